@@ -1,0 +1,24 @@
+"""scjepa: joint-embedding predictive architectures for single-cell biology."""
+
+from importlib.metadata import version
+
+from scjepa import baselines, data, datasets, losses, metrics, model, module, nn, pl, tl, train
+from scjepa.model import ExpressionJEPA, PerturbJEPA
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ExpressionJEPA",
+    "PerturbJEPA",
+    "baselines",
+    "data",
+    "datasets",
+    "losses",
+    "metrics",
+    "model",
+    "module",
+    "nn",
+    "pl",
+    "tl",
+    "train",
+]

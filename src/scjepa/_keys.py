@@ -1,0 +1,52 @@
+"""Every key that scjepa writes into an AnnData or MuData is named here, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class _Obs(NamedTuple):
+    source: str = "source"
+    """``obs`` of predictions: name of the control cell that a predicted cell started from."""
+    kind: str = "jepa_prediction"
+    """``obs`` of predictions: ``"predicted"`` or ``"control"``."""
+
+
+class _Obsm(NamedTuple):
+    latent: str = "X_jepa"
+    """``obsm``: embedding of a cell (or of a predicted cell)."""
+
+
+class _Uns(NamedTuple):
+    root: str = "jepa"
+    """``uns``: the one dictionary under which everything below is written."""
+    prediction: str = "prediction"
+    """what a prediction was made with: keys, training and held-out conditions, scale."""
+    scores: str = "scores"
+    """table written by :func:`scjepa.tl.evaluate`."""
+    simulation: str = "simulation"
+    """true parameters written by :func:`scjepa.datasets.simulate_perturbseq`."""
+
+
+class _Registry(NamedTuple):
+    perturbation: str = "perturbation"
+    context: str = "context"
+    dose: str = "dose"
+    kind: str = "kind"
+    library: str = "library"
+
+
+class Keys:
+    """Names of everything written to ``obs``, ``obsm``, ``uns`` and to the scvi-tools registry.
+
+    Examples
+    --------
+    >>> from scjepa._keys import Keys
+    >>> Keys.obsm.latent
+    'X_jepa'
+    """
+
+    obs = _Obs()
+    obsm = _Obsm()
+    uns = _Uns()
+    registry = _Registry()

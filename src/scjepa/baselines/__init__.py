@@ -1,0 +1,22 @@
+"""Closed-form predictors of perturbation effects, one file each; the bar for every model, and its anchor."""
+
+from scjepa.baselines._additive import Additive
+from scjepa.baselines._base import Baseline
+from scjepa.baselines._context_transfer import ContextTransfer
+from scjepa.baselines._kernel_effect import KernelEffect
+from scjepa.baselines._mean import MeanEffect
+from scjepa.baselines._no_change import NoChange
+from scjepa.baselines._registry import BASELINES, applicable
+from scjepa.baselines._ridge import Ridge
+
+__all__ = [
+    "BASELINES",
+    "Additive",
+    "Baseline",
+    "ContextTransfer",
+    "KernelEffect",
+    "MeanEffect",
+    "NoChange",
+    "Ridge",
+    "applicable",
+]

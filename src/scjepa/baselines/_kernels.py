@@ -1,0 +1,196 @@
+"""Parts of the kernel anchor: links, kernels of actions and contexts, folds, ridge weights. Functions of arrays only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.linalg
+
+from scjepa._types import FloatArray
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""A kernel as two blocks: training x training and query x training."""
+
+ACTION_KERNELS = ("additive", "additive+rbf", "components")
+FEATURE_KERNELS = ("constant", "features", "additive+features")
+
+
+def apply_link(mean: FloatArray, eps: float | None) -> FloatArray:
+    r"""Return :math:`\eta(m) = \log(e^m - 1 + \epsilon)`, or ``mean`` itself for ``eps=None``.
+
+    On :math:`\log(1+x)` values this is the log of the normalised mean plus a pseudocount, so what is added under the
+    link multiplies expression.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scjepa.baselines._kernels import apply_link, invert_link
+    >>> apply_link(np.log1p([0.0, 3.0]), 1.0).round(4).tolist()
+    [0.0, 1.3863]
+    >>> invert_link(apply_link(np.array([0.0, 0.7]), 0.1), 0.1).round(4).tolist()
+    [0.0, 0.7]
+    """
+    return mean if eps is None else np.log(np.expm1(np.clip(mean, 0, None)) + eps)
+
+
+def invert_link(value: FloatArray, eps: float | None) -> FloatArray:
+    r"""Return :math:`\log(1 + \max(e^\eta - \epsilon, 0))`, the inverse of :func:`apply_link`."""
+    return value if eps is None else np.log1p(np.clip(np.exp(value) - eps, 0, None))
+
+
+def rbf(train: FloatArray, query: FloatArray) -> Pair:
+    """Return a Gaussian kernel whose squared length scale is the median of the training distances above zero."""
+
+    def squared(a: FloatArray, b: FloatArray) -> FloatArray:
+        return np.maximum((a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * a @ b.T, 0)
+
+    among, across = squared(train, train), squared(query, train)
+    positive = among[among > 1e-10 * max(float(among.max(initial=0.0)), 1e-300)]
+    scale = float(np.median(positive)) if len(positive) else 1.0
+    return np.exp(-among / scale), np.exp(-across / scale)
+
+
+def single_components(design: FloatArray, gram: FloatArray, n_components: int) -> FloatArray:
+    """Return ``(columns, n_components)`` principal components of ridge estimates of single effects.
+
+    The estimates are ``W = (A'A + I)^-1 A'Y``; only ``gram = Y Y'`` is needed, so nothing here grows with the number
+    of genes. Columns without a training row get zeros, the place of the mean effect. Rows have mean length one.
+    """
+    out = np.zeros((design.shape[1], n_components))
+    seen = np.flatnonzero(np.abs(design).sum(0) > 0)
+    a = design[:, seen]
+    hat = np.linalg.solve(a @ a.T + np.eye(len(a)), a).T
+    hat -= hat.mean(0)
+    k = min(n_components, len(seen))
+    if not k:
+        return out
+    values, vectors = scipy.linalg.eigh(hat @ gram @ hat.T, subset_by_index=[len(seen) - k, len(seen) - 1])
+    scores = vectors * np.sqrt(np.maximum(values, 0))
+    length = np.linalg.norm(scores, axis=1).mean()
+    if length > 1e-9 * np.sqrt(max(np.trace(gram), 1e-300)):
+        out[seen, :k] = scores[:, ::-1] / length
+    return out
+
+
+def action_kernels(
+    train: FloatArray,
+    query: FloatArray,
+    train_order: np.ndarray,
+    query_order: np.ndarray,
+    gram: FloatArray,
+    n_components: int = 8,
+    features: tuple[FloatArray, FloatArray] | None = None,
+) -> dict[str, Pair]:
+    """Build every candidate kernel of actions.
+
+    Parameters
+    ----------
+    train, query
+        Designs ``(n, columns)`` and ``(m, columns)`` (:class:`scjepa.baselines._design.ActionDesign`).
+    train_order, query_order
+        Numbers of perturbed genes, ``(n,)`` and ``(m,)``.
+    gram
+        ``(n, n)`` inner products of the training effects.
+    n_components
+        Number of components of single effects.
+    features
+        Summed gene features of both, ``(n, features)`` and ``(m, features)``, or None.
+
+    Returns
+    -------
+    Blocks by name: ``"additive"``, ``A A'``; ``"additive+rbf"``, ``A A' + c + 2 r``; ``"components"``,
+    ``.3 A A' + c + F F' + 3 r``; and with features ``"constant"``, ``1``; ``"features"``, ``1 + P P' + r_P``;
+    ``"additive+features"``, ``A A' + 1 + P P' + r_P``. Here ``c = 1 + 2 [both are combinations]``, ``F`` are the
+    components of single effects summed over the action, ``r`` and ``r_P`` are Gaussian kernels on ``F`` and on the
+    summed features ``P``. With a single column the kernel is ``A A'`` alone: a constant, unless doses differ.
+    """
+    additive = (train @ train.T, query @ train.T)
+    out = {"additive": additive}
+    if train.shape[1] > 1:
+        axes = single_components(train, gram, n_components)
+        f, g = train @ axes, query @ axes
+        near = rbf(f, g)
+        many, asked = (train_order >= 2).astype(float), (query_order >= 2).astype(float)
+        for name, w_additive, w_linear, w_near in (("additive+rbf", 1.0, 0.0, 2.0), ("components", 0.3, 1.0, 3.0)):
+            out[name] = (
+                w_additive * additive[0] + 1 + 2 * np.outer(many, many) + w_linear * f @ f.T + w_near * near[0],
+                w_additive * additive[1] + 1 + 2 * np.outer(asked, many) + w_linear * g @ f.T + w_near * near[1],
+            )
+    if features is not None:
+        p, q = features
+        near = rbf(p, q)
+        similar = (1 + p @ p.T + near[0], 1 + q @ p.T + near[1])
+        out["constant"] = (np.ones_like(additive[0]), np.ones_like(additive[1]))
+        out["features"] = similar
+        out["additive+features"] = (similar[0] + additive[0], similar[1] + additive[1])
+    return out
+
+
+def control_axes(control: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return mean ``(genes,)`` and principal axes ``(genes, rank)`` of training control profiles.
+
+    Nothing that kernels of training rows read is lost by the projection, and there are few axes when few control
+    profiles differ.
+    """
+    center = control.mean(0)
+    _, size, axes = np.linalg.svd(np.unique(control, axis=0) - center, full_matrices=False)
+    return center, axes[size > 1e-7 * max(float(size.max(initial=0.0)), 1e-2)].T
+
+
+def context_kernel(train: FloatArray, query: FloatArray) -> Pair:
+    """Return 1 + the centered linear kernel of control profiles, scaled to mean one on the training diagonal.
+
+    Control profiles that are all alike give a kernel of ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scjepa.baselines._kernels import context_kernel
+    >>> [block.tolist() for block in context_kernel(np.array([[0.0], [2.0]]), np.array([[3.0]]))]
+    [[[2.0, 0.0], [0.0, 2.0]], [[-1.0, 3.0]]]
+    """
+    center = train.mean(0)
+    a, b = train - center, query - center
+    among, across = a @ a.T, b @ a.T
+    scale = float(among.diagonal().mean()) if len(among) else 0.0
+    if scale < 1e-9:
+        return np.ones_like(among), np.ones_like(across)
+    return 1 + among / scale, 1 + across / scale
+
+
+def ridge_weights(among: FloatArray, across: FloatArray, strengths: Sequence[float]) -> FloatArray:
+    """Return ``(strengths, m, n)``: rows of ``K_q (K + strength I)^-1``, all strengths from one decomposition.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scjepa.baselines._kernels import ridge_weights
+    >>> ridge_weights(np.eye(2), np.array([[1.0, 0.0]]), [1.0, 3.0]).tolist()
+    [[[0.5, 0.0]], [[0.25, 0.0]]]
+    """
+    values, vectors = np.linalg.eigh(among)
+    inside = across @ vectors
+    shrink = 1 / (np.maximum(values, 0)[None] + np.asarray(strengths)[:, None])
+    return np.einsum("lk,mk,nk->lmn", shrink, inside, vectors, optimize=True)
+
+
+def unit_folds(units: Sequence[Sequence[int]], strata: Sequence[int], n_folds: int) -> list[list[int]]:
+    """Deal units (groups of rows that are left out together) into at most ``n_folds`` folds of unit numbers.
+
+    Up to ``n_folds`` units are left out one by one. More are shuffled within their stratum (seed 0) and dealt round
+    robin, so every fold has its share of each stratum.
+
+    Examples
+    --------
+    >>> from scjepa.baselines._kernels import unit_folds
+    >>> unit_folds([[0], [1, 2], [3]], [0, 0, 0], n_folds=32)
+    [[0], [1], [2]]
+    >>> sorted(map(len, unit_folds([[i] for i in range(5)], [0] * 5, n_folds=2)))
+    [2, 3]
+    """
+    if len(units) <= n_folds:
+        return [[u] for u in range(len(units))]
+    shuffled = np.random.default_rng(0).permutation(len(units))
+    dealt = shuffled[np.argsort(np.asarray(strata)[shuffled], kind="stable")]
+    return [sorted(dealt[start::n_folds].tolist()) for start in range(n_folds)]

@@ -1,0 +1,28 @@
+"""From AnnData to tensors: fields, control matching, splits, samplers and the embedding cache."""
+
+from scjepa.data._cache import EmbeddingCache
+from scjepa.data._conditions import CellGroups, ConditionTable, condition_means, condition_table, group_cells
+from scjepa.data._matrix import ExpressionMatrix
+from scjepa.data._pca import Components, fit_components
+from scjepa.data._predictions import shift_cells
+from scjepa.data._samplers import ConditionSampler, SetBatches, ViewBatches
+from scjepa.data._splits import Split, held_out_conditions, split_cells
+
+__all__ = [
+    "CellGroups",
+    "Components",
+    "ConditionSampler",
+    "ConditionTable",
+    "EmbeddingCache",
+    "ExpressionMatrix",
+    "SetBatches",
+    "Split",
+    "ViewBatches",
+    "condition_means",
+    "condition_table",
+    "fit_components",
+    "group_cells",
+    "held_out_conditions",
+    "shift_cells",
+    "split_cells",
+]

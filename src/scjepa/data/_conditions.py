@@ -1,0 +1,366 @@
+"""Conditions (perturbation x context) as a table of mean profiles, with controls matched by context and batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+
+from scjepa._checks import require_labels, require_member, require_numbers, some
+from scjepa._labels import Action, parse_labels
+from scjepa._scale import check_scale, lognormalise
+from scjepa._types import FloatArray, Matrix
+
+SINGLE_CONTEXT = "all"
+"""The context of every cell when no ``context_key`` is given."""
+
+
+@dataclass(frozen=True)
+class ConditionTable:
+    """Mean profiles of conditions, one row per (action, context, dose, kind).
+
+    A table with ``perturbed`` is what baselines are fitted on; one without is a question to them.
+
+    Attributes
+    ----------
+    actions
+        Sorted names of what was perturbed, one tuple a row.
+    contexts
+        ``(m,)`` context labels.
+    control
+        ``(m, genes)`` mean log-normalised profile of the controls matched to the row.
+    perturbed
+        ``(m, genes)`` mean log-normalised profile of the perturbed cells, or None.
+    n_cells
+        ``(m,)`` number of perturbed cells behind each row (0 in questions).
+    dose
+        ``(m,)`` doses, or None.
+    kind
+        ``(m,)`` kinds of perturbation (``"KO"``, ``"OE"``, ...), or None.
+    genes
+        Names of the measured genes.
+    """
+
+    actions: tuple[Action, ...]
+    contexts: np.ndarray
+    control: FloatArray
+    perturbed: FloatArray | None = None
+    n_cells: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    dose: FloatArray | None = None
+    kind: np.ndarray | None = None
+    genes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    @property
+    def effects(self) -> FloatArray:
+        """``(m, genes)`` perturbed minus control means."""
+        if self.perturbed is None:
+            raise ValueError("this ConditionTable is a question: it has no perturbed profiles.")
+        return self.perturbed - self.control
+
+    @property
+    def order(self) -> np.ndarray:
+        """``(m,)`` number of perturbed genes per row."""
+        return np.array([len(a) for a in self.actions], dtype=int)
+
+    def rows(self, index: Sequence[int] | np.ndarray) -> ConditionTable:
+        """Return the rows ``index`` (integers or a boolean mask) as a table of their own."""
+        index = np.asarray(index)
+        index = np.flatnonzero(index) if index.dtype == bool else index.astype(int)
+        pick = lambda a: None if a is None else a[index]  # noqa: E731
+        return replace(
+            self,
+            actions=tuple(self.actions[i] for i in index),
+            contexts=self.contexts[index],
+            control=self.control[index],
+            perturbed=pick(self.perturbed),
+            n_cells=self.n_cells[index] if len(self.n_cells) else self.n_cells,
+            dose=pick(self.dose),
+            kind=pick(self.kind),
+        )
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """Sorted names of everything perturbed in any row."""
+        return tuple(sorted({name for action in self.actions for name in action}))
+
+    def design(self, vocabulary: Sequence[str]) -> FloatArray:
+        """Return the ``(m, len(vocabulary))`` multi-hot matrix of actions; names outside are left out."""
+        column = {name: j for j, name in enumerate(vocabulary)}
+        out = np.zeros((len(self), len(column)))
+        for i, action in enumerate(self.actions):
+            for name in action:
+                if name in column:
+                    out[i, column[name]] = 1.0
+        return out
+
+
+@dataclass(frozen=True)
+class CellGroups:
+    """Which cells are controls and which belong to which condition.
+
+    Attributes
+    ----------
+    actions, contexts, dose, kind
+        One entry per condition (see :class:`ConditionTable`).
+    cells
+        Indices of the perturbed cells of each condition.
+    controls
+        Indices of all control cells of each context.
+    batches
+        ``(n,)`` batch codes of all cells, or None; controls are weighted to the batches of the perturbed cells.
+    """
+
+    actions: tuple[Action, ...]
+    contexts: np.ndarray
+    cells: tuple[np.ndarray, ...]
+    controls: dict[str, np.ndarray]
+    dose: FloatArray | None = None
+    kind: np.ndarray | None = None
+    batches: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def rows(self, index: Sequence[int] | np.ndarray) -> CellGroups:
+        """Return the conditions ``index`` as groups of their own."""
+        index = np.asarray(index)
+        index = np.flatnonzero(index) if index.dtype == bool else index.astype(int)
+        return replace(
+            self,
+            actions=tuple(self.actions[i] for i in index),
+            contexts=self.contexts[index],
+            cells=tuple(self.cells[i] for i in index),
+            dose=None if self.dose is None else self.dose[index],
+            kind=None if self.kind is None else self.kind[index],
+        )
+
+    def within(self, cells: np.ndarray, controls: np.ndarray | None = None) -> CellGroups:
+        """Keep only some cells; conditions left without cells go.
+
+        Parameters
+        ----------
+        cells
+            ``(n,)`` boolean mask of the perturbed cells to keep.
+        controls
+            ``(n,)`` boolean mask of the control cells to keep, by default ``cells``.
+
+        Raises
+        ------
+        ValueError
+            If a context with perturbed cells loses all its controls.
+        """
+        controls = cells if controls is None else controls
+        kept = {c: i[controls[i]] for c, i in self.controls.items()}
+        members = [i[cells[i]] for i in self.cells]
+        rows = np.flatnonzero([len(i) > 0 for i in members])
+        left = self.rows(rows)
+        lost = sorted({str(c) for c in left.contexts if not len(kept[str(c)])})
+        if lost:
+            raise ValueError(
+                f"{len(lost)} contexts keep perturbed cells but no control cells after the split: {some(lost)}. "
+                "Raise train_size or hold out other cells."
+            )
+        return replace(left, cells=tuple(members[i] for i in rows), controls={c: i for c, i in kept.items() if len(i)})
+
+    @cached_property
+    def control_strata(self) -> tuple[list[np.ndarray], list[tuple[np.ndarray, FloatArray]]]:
+        """Controls cut by context and batch, and how much each piece counts for every condition.
+
+        The first item holds the cells of each stratum. The second has for every condition the numbers of its strata
+        and their weights (sum 1), which match the batch composition of its cells; batches of the condition without
+        any control in its context are matched by all controls of the context. A screen has few strata but many
+        pairs of a condition and a control, which are therefore never listed.
+        """
+        strata: list[np.ndarray] = []
+        of_context: dict[str, tuple[np.ndarray, np.ndarray, FloatArray]] = {}
+        for context in sorted({str(c) for c in self.contexts}):
+            cells = self.controls[context]
+            codes = np.zeros(len(cells), int) if self.batches is None else self.batches[cells]
+            found, code, count = np.unique(codes, return_inverse=True, return_counts=True)
+            numbers = len(strata) + np.arange(len(found))
+            strata += np.split(cells[np.argsort(code, kind="stable")], np.cumsum(count)[:-1])
+            of_context[context] = numbers, found, count / len(cells)
+        weights = []
+        for context, cells in zip(self.contexts, self.cells, strict=True):
+            numbers, found, share = of_context[str(context)]
+            wanted = np.zeros(len(found))
+            if self.batches is not None:
+                own, count = np.unique(self.batches[cells], return_counts=True)
+                matched = np.isin(own, found)
+                wanted[np.searchsorted(found, own[matched])] = count[matched] / len(cells)
+            weights.append((numbers, wanted + (1 - wanted.sum()) * share))
+        return strata, weights
+
+    def control_weights(self, i: int) -> tuple[np.ndarray, FloatArray]:
+        """Return the control cells of condition ``i`` and their weights (sum 1), see :attr:`control_strata`."""
+        strata, weights = self.control_strata
+        pieces = [strata[number] for number in weights[i][0]]
+        per_cell = [np.full(len(p), w / len(p)) for p, w in zip(pieces, weights[i][1], strict=True)]
+        return np.concatenate(pieces), np.concatenate(per_cell)
+
+
+def group_cells(
+    labels: Sequence[str] | np.ndarray,
+    *,
+    control: str = "control",
+    separator: str = "+",
+    contexts: np.ndarray | None = None,
+    dose: FloatArray | None = None,
+    kind: np.ndarray | None = None,
+    batches: np.ndarray | None = None,
+) -> CellGroups:
+    """Group cells into conditions and controls.
+
+    Parameters
+    ----------
+    labels
+        ``(n,)`` perturbation labels; ``"B+A"`` and ``"A+B"`` are one condition.
+    control, separator
+        See :func:`scjepa._labels.parse_label`.
+    contexts, dose, kind, batches
+        ``(n,)`` values per cell, or None.
+
+    Returns
+    -------
+    The groups; conditions are sorted by action, context, dose and kind, so that cell order does not matter.
+
+    Raises
+    ------
+    ValueError
+        If no cell carries the control label, a context with perturbed cells has no controls, or lengths differ.
+    """
+    for name, column in {"contexts": contexts, "dose": dose, "kind": kind, "batches": batches}.items():
+        if column is not None and len(column) != len(labels):
+            raise ValueError(f"{name} has {len(column)} values for {len(labels)} labels: give one for each cell.")
+    names, name_of = np.unique(np.asarray(labels).astype(str), return_inverse=True)
+    require_member(control, [name.strip() for name in names], "control", where="the perturbation labels")
+    parsed = parse_labels(names, control, separator)
+    known = sorted(set(parsed.values()))
+    number = {action: i for i, action in enumerate(known)}
+    action_of = np.array([number[parsed[name]] for name in names], dtype=np.int64)[name_of]
+    n = len(action_of)
+    where = np.full(n, SINGLE_CONTEXT, dtype=object) if contexts is None else np.asarray(contexts).astype(str)
+    is_control = np.array([not action for action in known], dtype=bool)[action_of]
+    places, place_of = np.unique(where.astype(str), return_inverse=True)
+    controls = {str(c): np.flatnonzero(is_control & (place_of == j)) for j, c in enumerate(places)}
+    controls = {c: cells for c, cells in controls.items() if len(cells)}
+    lost = sorted({str(c) for c in places[np.unique(place_of[~is_control])]} - set(controls))
+    if lost:
+        raise ValueError(
+            f"{len(lost)} contexts have perturbed cells but no control cells (label {control!r}): {some(lost)}. "
+            "Add controls of these contexts, merge contexts, or drop their cells."
+        )
+    doses, dose_of = np.unique(np.zeros(n) if dose is None else dose, return_inverse=True)
+    kinds, kind_of = np.unique(np.zeros(n, int) if kind is None else kind.astype(str), return_inverse=True)
+    cells = np.flatnonzero(~is_control)
+    shape = (len(known), len(places), len(doses), len(kinds))
+    code, condition_of = np.unique(
+        np.ravel_multi_index((action_of[cells], place_of[cells], dose_of[cells], kind_of[cells]), shape),
+        return_inverse=True,
+    )
+    members = np.split(cells[np.argsort(condition_of, kind="stable")], np.cumsum(np.bincount(condition_of))[:-1])
+    a, c, d, k = np.unravel_index(code, shape)
+    return CellGroups(
+        actions=tuple(known[i] for i in a),
+        contexts=places[c].astype(object),
+        cells=tuple(members) if len(code) else (),
+        controls=controls,
+        dose=None if dose is None else doses[d],
+        kind=None if kind is None else kinds[k].astype(object),
+        batches=batches,
+    )
+
+
+def weighted_means(x: Matrix, groups: Sequence[tuple[np.ndarray, np.ndarray]]) -> FloatArray:
+    """Return ``(len(groups), genes)`` weighted means of rows of ``x`` in one sparse product."""
+    indptr = np.cumsum([0, *(len(cells) for cells, _ in groups)])
+    indices = np.concatenate([np.asarray(cells) for cells, _ in groups]) if groups else np.zeros(0, int)
+    weights = np.concatenate([np.asarray(w, dtype=np.float64) for _, w in groups]) if groups else np.zeros(0)
+    average = sp.csr_matrix((weights, indices, indptr), shape=(len(groups), x.shape[0]))
+    means = average @ x
+    return np.asarray(means.toarray() if sp.issparse(means) else means, dtype=np.float64)
+
+
+def condition_means(x: Matrix, groups: CellGroups, genes: Sequence[str] = ()) -> ConditionTable:
+    """Average log-normalised ``x`` over the cells of every condition and over its matched controls."""
+    strata, weights = groups.control_strata
+    alike = lambda parts: [(cells, np.full(len(cells), 1 / len(cells))) for cells in parts]  # noqa: E731
+    control = weighted_means(weighted_means(x, alike(strata)), weights)
+    perturbed = weighted_means(x, alike(groups.cells))
+    return ConditionTable(
+        actions=groups.actions,
+        contexts=groups.contexts,
+        control=control,
+        perturbed=perturbed,
+        n_cells=np.array([len(c) for c in groups.cells], dtype=int),
+        dose=groups.dose,
+        kind=groups.kind,
+        genes=tuple(genes),
+    )
+
+
+def condition_table(
+    adata: AnnData,
+    perturbation_key: str,
+    control: str = "control",
+    *,
+    layer: str | None = None,
+    batch_key: str | None = None,
+    context_key: str | None = None,
+    dose_key: str | None = None,
+    kind_key: str | None = None,
+    separator: str = "+",
+    target_sum: float = 1e4,
+) -> ConditionTable:
+    """Build a :class:`ConditionTable` from cells.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes; counts (normalised to ``target_sum`` and log1p'd here) or log-normalised values.
+    perturbation_key, control, separator
+        Column of perturbation labels, label of controls, what joins combinations.
+    layer, batch_key, context_key, dose_key, kind_key
+        Where to find the matrix and the columns.
+    target_sum
+        Library size that counts are scaled to.
+
+    Returns
+    -------
+    The table, in ``adata.var_names``.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas as pd
+    >>> from scjepa.data import condition_table
+    >>> obs = pd.DataFrame({"p": ["control", "control", "A", "A"]}, index=list("abcd"))
+    >>> cells = anndata.AnnData(np.array([[0.5, 1.0], [1.5, 1.0], [3.5, 1.0], [2.5, 2.0]]), obs=obs)
+    >>> condition_table(cells, "p").effects.tolist()
+    [[2.0, 0.5]]
+    """
+    obs = adata.obs
+    labels = require_labels(obs, perturbation_key, "perturbation_key").to_numpy()
+    batches = None
+    if batch_key is not None:
+        batches = np.unique(require_labels(obs, batch_key, "batch_key").to_numpy(), return_inverse=True)[1]
+    groups = group_cells(
+        labels,
+        control=control,
+        separator=separator,
+        contexts=None if context_key is None else require_labels(obs, context_key, "context_key").to_numpy(),
+        dose=None if dose_key is None else require_numbers(obs, dose_key, "dose_key", minimum=0.0),
+        kind=None if kind_key is None else require_labels(obs, kind_key, "kind_key").to_numpy(),
+        batches=batches,
+    )
+    if layer is not None:
+        require_member(layer, adata.layers, "layer", where="adata.layers")
+    x = adata.X if layer is None else adata.layers[layer]
+    if check_scale(x, name="adata.X" if layer is None else f"adata.layers[{layer!r}]") == "counts":
+        x = lognormalise(x, target_sum)
+    return condition_means(x, groups, tuple(adata.var_names))

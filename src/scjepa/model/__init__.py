@@ -1,0 +1,6 @@
+"""What users hold: AnnData in, AnnData out."""
+
+from scjepa.model._expression import ExpressionJEPA
+from scjepa.model._perturb import PerturbJEPA
+
+__all__ = ["ExpressionJEPA", "PerturbJEPA"]

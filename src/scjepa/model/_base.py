@@ -1,0 +1,419 @@
+"""What all models share: checks at the door, reading cells, the encoder stage, latents, readout and diagnostics."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scvi.model.base import BaseModelClass
+
+from scjepa._compat import layer_names, prepare_scvi
+from scjepa._checks import closest, require_positive_int, some
+from scjepa._scale import check_scale
+from scjepa._types import FloatArray, InputScale, IntArray
+from scjepa.data import ExpressionMatrix, Split, ViewBatches, fit_components
+from scjepa.metrics import lidar, rankme
+from scjepa.module import VIEWS, JEPAModule
+from scjepa.nn import gene_set_modules, kmeans_modules
+from scjepa.train import CollapseMonitor, PlanConfig, Stage, epochs_for, run_stage
+
+prepare_scvi()
+logger = logging.getLogger(__name__)
+
+ENCODER_STEPS = 400
+"""Steps of the encoder stage when ``max_epochs`` is not given."""
+CHUNK = 8192
+"""Rows that are read from AnnData at a time."""
+
+
+def check_cells(
+    adata: AnnData, layer: str | None, input_scale: InputScale, library: FloatArray | None = None
+) -> InputScale:
+    """Check an AnnData's matrix at setup and return its scale."""
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"expected an AnnData, got {type(adata).__name__}. For MuData choose one modality: mdata['rna'].")
+    if adata.isbacked:
+        raise ValueError("backed AnnData can't be trained on. Load it with adata = adata.to_memory().")
+    if adata.n_obs == 0 or adata.n_vars == 0:
+        raise ValueError(f"adata is empty: {adata.n_obs} cells x {adata.n_vars} genes.")
+    layers = layer_names(adata)
+    if layer is not None and layer not in layers:
+        raise KeyError(
+            f"layer={layer!r} is not in adata.layers.{closest(layer, layers)} Found: {some(layers) or 'none'}."
+        )
+    if not adata.var_names.is_unique:
+        raise ValueError("adata.var_names are not unique. Run adata.var_names_make_unique().")
+    if adata.is_view:  # scvi-tools registers no views; assigning obs makes anndata turn the view into data of its own
+        logger.info("adata is a view: it is copied in place.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            adata.obs = adata.obs.copy()
+    x = adata.X if layer is None else adata.layers[layer]
+    if x is None:
+        raise ValueError("adata.X is None. Name the layer to use: layer='counts'.")
+    scale = check_scale(x, input_scale, name="adata.X" if layer is None else f"adata.layers[{layer!r}]")
+    empty_cells = int((np.asarray(abs(x).sum(1)).ravel() == 0).sum())
+    empty_genes = int((np.asarray(abs(x).sum(0)).ravel() == 0).sum())
+    if empty_cells and scale == "counts" and library is None:
+        raise ValueError(
+            f"{empty_cells} cells have no counts at all and can't be normalized. "
+            "Remove them: scanpy.pp.filter_cells(adata, min_counts=1)."
+        )
+    if empty_cells:
+        logger.warning("%d cells are zero in all %d genes; they are kept.", empty_cells, adata.n_vars)
+    if empty_genes:
+        logger.warning("%d of %d genes are zero in all cells; they are kept.", empty_genes, adata.n_vars)
+    return scale
+
+
+class JEPABase(BaseModelClass):
+    """Shared by all model classes; see :class:`ExpressionJEPA` and :class:`PerturbJEPA`."""
+
+    _module_cls = JEPAModule
+    reference_unit_: float = 1.0
+    typical_total_: float = 1e4
+
+    # ---------------------------------------------------------------- setup
+    @property
+    def _setup(self) -> dict[str, Any]:
+        """Arguments that ``setup_anndata`` was called with."""
+        return self.registry_["setup_args"]
+
+    @property
+    def var_names(self) -> np.ndarray:
+        """Names of the genes the model was set up with, in its order."""
+        return np.asarray(self.registry_["field_registries"]["X"]["state_registry"]["column_names"]).astype(str)
+
+    def _require_trained(self, what: str) -> None:
+        if not self.is_trained_:
+            raise RuntimeError(f"{what} needs a trained model. Run model.train() first.")
+
+    def _encoder_arguments(self, gene_sets: dict[str, Sequence[str]] | None, n_modules: int) -> dict[str, Any]:
+        """Turn gene sets into encoder arguments; the names of the modules are kept for interpretation."""
+        if gene_sets is None:
+            self.module_names_ = [f"module {i}" for i in range(n_modules)]
+            return {"n_modules": n_modules}
+        names, membership = gene_set_modules(list(self.var_names), gene_sets)
+        self.module_names_ = list(names)
+        return {"n_modules": len(names), "gene_modules": torch.as_tensor(membership)}
+
+    # ---------------------------------------------------------------- reading cells
+    def _own_or_given(self, adata: AnnData | None) -> AnnData:
+        if adata is None:
+            if self.adata is None:
+                raise ValueError("the model holds no AnnData (it was loaded without): pass adata=.")
+            return self.adata
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"adata: expected an AnnData, got {type(adata).__name__}.")
+        return adata
+
+    def _cells(self, adata: AnnData, indices: Sequence[int] | np.ndarray | None) -> IntArray:
+        """Turn ``indices`` (integers or a boolean mask) into checked integer positions."""
+        if indices is None:
+            cells = np.arange(adata.n_obs)
+        else:
+            cells = np.asarray(indices)
+            if cells.dtype == bool:
+                if len(cells) != adata.n_obs:
+                    raise ValueError(f"indices: the boolean mask has {len(cells)} entries for {adata.n_obs} cells.")
+                cells = np.flatnonzero(cells)
+            elif cells.size and not np.issubdtype(cells.dtype, np.integer):
+                raise ValueError(f"indices: expected integers or a boolean mask, got {cells.dtype}. "
+                                 "Turn names into positions with adata.obs_names.get_indexer(names).")  # fmt: skip
+            elif cells.size and (cells.min() < -adata.n_obs or cells.max() >= adata.n_obs):
+                raise IndexError(f"indices run from {cells.min()} to {cells.max()}, but there are {adata.n_obs} cells.")
+        if cells.size == 0:
+            raise ValueError("no cells selected: adata or indices is empty.")
+        return cells.astype(np.int64) % adata.n_obs
+
+    def _gene_order(self, adata: AnnData) -> np.ndarray | None:
+        """Positions of the model's genes in ``adata``, or None when they are the same in the same order."""
+        genes = self.var_names
+        if adata.n_vars == len(genes) and np.array_equal(adata.var_names.astype(str), genes):
+            return None
+        position = pd.Index(adata.var_names.astype(str)).get_indexer(genes)
+        missing = genes[position < 0]
+        if len(missing):
+            raise ValueError(
+                f"{len(missing)} of the model's {len(genes)} genes are missing from adata.var_names: {some(missing)}."
+                f"{closest(missing[0], adata.var_names)} Give the same gene names, or add the missing genes as zeros "
+                "if they were measured and not found."
+            )
+        logger.info("genes of adata were reordered by name; %d further genes are not used.", adata.n_vars - len(genes))
+        return position
+
+    def _read(self, adata: AnnData, cells: np.ndarray | None = None) -> ExpressionMatrix:
+        """Read cells of any AnnData in the model's genes, normalized as in training."""
+        layer, own = self._setup["layer"], adata is self.adata
+        if layer is not None and layer not in adata.layers:
+            raise KeyError(f"layer={layer!r}, which the model was set up with, is not in adata.layers.")
+        x = adata.X if layer is None else adata.layers[layer]
+        scale = self._setup["input_scale"] if own else check_scale(x)
+        order = None if own else self._gene_order(adata)
+        if cells is not None:
+            x = x[cells]
+        if order is not None:
+            x = x[:, order]
+        target = self._setup["target_sum"] if self._setup["input_scale"] == "counts" else self.typical_total_
+        return ExpressionMatrix(x, scale, target_sum=target)
+
+    def _chunks(self, adata: AnnData, cells: np.ndarray) -> Iterator[tuple[np.ndarray, ExpressionMatrix]]:
+        """Read cells piece by piece, so that the whole matrix never exists twice."""
+        for start in range(0, len(cells), CHUNK):
+            part = cells[start : start + CHUNK]
+            yield part, self._read(adata, part)
+
+    def _batch_codes(self, adata: AnnData, cells: np.ndarray) -> np.ndarray | None:
+        """Batch codes for a batch-aware encoder; None (mean batch) when ``adata`` has no such column."""
+        key = self._setup.get("batch_key")
+        if not self.module.encoder.n_batch or key is None or key not in adata.obs:
+            return None
+        known = list(self.registry_["field_registries"]["batch"]["state_registry"]["categorical_mapping"])
+        labels = adata.obs[key].astype(str).to_numpy()[cells]
+        codes = pd.Index([str(k) for k in known]).get_indexer(labels)
+        if (codes < 0).any():
+            new = sorted(set(labels[codes < 0]))
+            raise ValueError(
+                f"adata.obs[{key!r}] has {len(new)} batches that the model does not know: {some(new)}."
+                f"{closest(new[0], known)} Use load_query_data to add them, or drop the column to encode with the "
+                "mean batch."
+            )
+        return codes
+
+    # ---------------------------------------------------------------- encoder stage
+    def _prepare_encoder(self, matrix: ExpressionMatrix, train: np.ndarray, seed: int) -> None:
+        """Start the encoder as PCA of the training cells, and cut the genes into modules."""
+        encoder = self.module.encoder
+        self.reference_unit_ = matrix.reference_unit(train)
+        totals = np.asarray(matrix.values[train].expm1().sum(1)).ravel()
+        self.typical_total_ = float(np.median(totals))
+        cells = matrix.at_depth(self.reference_unit_, train)
+        axes = fit_components(cells, encoder.n_latent, seed=seed)
+        std = np.where(axes.std > 0, axes.std, 1.0)  # axes beyond the rank of the data are zero and stay zero
+        encoder.initialize(axes.loadings, std, axes.mean)
+        if self._init_modules():
+            encoder.set_modules(kmeans_modules(axes.loadings * axes.std[:, None], encoder.n_modules, seed))
+        if encoder.n_batch:
+            codes = self._batch_codes(self.adata, train)
+            for code in range(encoder.n_batch):
+                rows = np.flatnonzero(codes == code)
+                if len(rows):  # shrunken batch means: small batches move less
+                    mean = np.asarray(cells[rows].mean(0)).ravel() - axes.mean
+                    shrunk = (mean * len(rows) / (len(rows) + 20)).astype(np.float32)
+                    encoder.offset.weight.data[code] = torch.from_numpy(shrunk).to(self.device)
+        with torch.no_grad():
+            self.module.decoder.weight.copy_(torch.from_numpy((axes.loadings * axes.std[:, None]).T))
+            self.module.decoder.bias.zero_()
+            if self.module.target_encoder is not None:
+                self.module.target_encoder.module.load_state_dict(encoder.state_dict())
+
+    def _init_modules(self) -> bool:
+        """Whether gene modules are to be found by k-means (no gene sets were given)."""
+        return self.init_params_["non_kwargs"].get("gene_sets") is None
+
+    def _monitor(self, matrix: ExpressionMatrix, train: np.ndarray, seed: int) -> CollapseMonitor:
+        probe = np.sort(np.random.default_rng([seed, 3]).choice(train, min(256, len(train)), replace=False))
+        codes = self._batch_codes(self.adata, probe)
+        rows = torch.from_numpy(matrix.rows(probe, self.reference_unit_))
+        return CollapseMonitor(rows, None if codes is None else torch.from_numpy(codes))
+
+    def _train_encoder(
+        self,
+        matrix: ExpressionMatrix,
+        split: Split,
+        *,
+        max_epochs: int | None,
+        batch_size: int,
+        plan_kwargs: dict | None,
+        seed: int,
+        **runner: Any,
+    ) -> dict[str, pd.DataFrame]:
+        """Run stage 1 and fix what follows from it in closed form; returns the history."""
+        codes = self._batch_codes(self.adata, np.arange(self.adata.n_obs))
+        views = {"reference": self.reference_unit_, "batch_codes": codes, "seed": seed}
+        train = ViewBatches(matrix, split.train, batch_size, **views)
+        validation = None
+        if len(split.validation) >= 2:
+            validation = ViewBatches(matrix, split.validation, batch_size, fixed=True, **views)
+        stage = Stage(
+            "encoder",
+            VIEWS,
+            PlanConfig.from_kwargs(PlanConfig(), plan_kwargs),
+            train,
+            max_epochs or epochs_for(ENCODER_STEPS, len(train)),
+            validation,
+            [self._monitor(matrix, split.train, seed)],
+        )
+        history = run_stage(self, stage, split, **runner)
+        self._finish_encoder(matrix, split.train, codes)
+        return history
+
+    @torch.no_grad()
+    def _finish_encoder(self, matrix: ExpressionMatrix, train: np.ndarray, codes: np.ndarray | None) -> None:
+        """Give the embedding exact training mean 0 and variance 1, and fit the readout, in two passes."""
+        encoder = self.module.encoder
+
+        def blocks(normalize: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            for start in range(0, len(train), 2048):
+                cells = train[start : start + 2048]
+                x = torch.from_numpy(matrix.rows(cells))
+                seen = x if self.reference_unit_ == 1.0 else torch.log1p(torch.expm1(x) / self.reference_unit_)
+                batch = None if codes is None else torch.from_numpy(codes[cells]).to(self.device)
+                yield encoder(seen.to(self.device), batch=batch, normalize=normalize), x
+
+        n, total, square = 0, 0.0, 0.0
+        for h, _ in blocks(normalize=False):
+            n, total, square = n + len(h), total + h.double().sum(0), square + (h.double() ** 2).sum(0)
+        mean = total / n
+        encoder.set_statistics(mean.float(), (square / n - mean**2).clamp_min(1e-8).float())
+        self.module.readout.fit(blocks(normalize=True))
+
+    # ---------------------------------------------------------------- what users ask for
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
+        *,
+        give_tokens: bool = False,
+    ) -> FloatArray:
+        """Return the JEPA embedding of cells.
+
+        Perturbation labels are never read, so data with unknown labels or without labels works.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes, in any order; by default the AnnData of the model.
+        indices
+            Positions or boolean mask of the cells to embed.
+        batch_size
+            Cells per pass, by default 2,048; the result does not depend on it.
+        give_tokens
+            Return one vector per gene module instead (``encoder="modules"`` only).
+
+        Returns
+        -------
+        ``(n, n_latent)`` float32 in ``obs`` order (or in the order of ``indices``); with ``give_tokens``
+        ``(n, modules, d_token)``. Each dimension has mean 0 and variance 1 over the training cells.
+
+        Examples
+        --------
+        >>> import scjepa
+        >>> adata = scjepa.datasets.simulate_perturbseq(seed=0)
+        >>> scjepa.ExpressionJEPA.setup_anndata(adata)
+        >>> model = scjepa.ExpressionJEPA(adata, n_latent=8)
+        >>> model.train(max_epochs=1, enable_progress_bar=False)
+        >>> adata.obsm["X_jepa"] = model.get_latent_representation()
+        >>> adata.obsm["X_jepa"].shape == (adata.n_obs, 8)
+        True
+        """
+        self._require_trained("get_latent_representation")
+        adata = self._own_or_given(adata)
+        cells = self._cells(adata, indices)
+        size = require_positive_int(batch_size if batch_size is not None else 2048, "batch_size")
+        if give_tokens and self.module.encoder.kind != "modules":
+            raise ValueError("give_tokens=True needs encoder='modules'; this model has encoder='mlp'.")
+        out = []
+        codes = self._batch_codes(adata, cells)
+        done = 0
+        for part, matrix in self._chunks(adata, cells):
+            for start in range(0, len(part), size):
+                rows = np.arange(start, min(start + size, len(part)))
+                x = torch.from_numpy(matrix.rows(rows, self.reference_unit_)).to(self.device)
+                batch = None if codes is None else torch.from_numpy(codes[done + rows]).to(self.device)
+                out.append(self.module.embed(x, batch=batch, give_tokens=give_tokens).cpu().numpy())
+            done += len(part)
+        return np.concatenate(out).astype(np.float32, copy=False)
+
+    def get_latent(self, *args: Any, **kwargs: Any) -> FloatArray:
+        """Return the JEPA embedding: :meth:`get_latent_representation` under its short name."""
+        return self.get_latent_representation(*args, **kwargs)
+
+    def get_normalized_expression(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        *,
+        gene_list: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        return_numpy: bool = False,
+    ) -> pd.DataFrame | FloatArray:
+        """Return expression read out of each cell's own embedding (ridge), on the log-normalized scale.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            As in :meth:`get_latent_representation`.
+        gene_list
+            Genes to return, by default all.
+        return_numpy
+            Return an array instead of a data frame.
+
+        Returns
+        -------
+        Cells x genes, non-negative.
+        """
+        self._require_trained("get_normalized_expression")
+        adata = self._own_or_given(adata)
+        cells = self._cells(adata, indices)
+        genes = self.var_names
+        columns = np.arange(len(genes))
+        if gene_list is not None:
+            columns = pd.Index(genes).get_indexer(list(gene_list))
+            if (columns < 0).any():
+                missing = [g for g, c in zip(gene_list, columns, strict=True) if c < 0]
+                raise ValueError(
+                    f"gene_list: {len(missing)} genes are not among the model's: {some(missing)}."
+                    f"{closest(missing[0], genes)}"
+                )
+        h = torch.from_numpy(self.get_latent_representation(adata, cells, batch_size)).to(self.device)
+        readout = self.module.readout
+        x = (h @ readout.weight[columns].T + readout.bias[columns]).clamp_min(0).cpu().numpy()
+        return x if return_numpy else pd.DataFrame(x, index=adata.obs_names[cells], columns=genes[columns])
+
+    def get_diagnostics(self) -> pd.DataFrame:
+        """Return what tells a healthy embedding from a collapsed one.
+
+        Returns
+        -------
+        One row a diagnostic: ``value``, ``expected`` (in words) and ``verdict`` (``"ok"`` or ``"check"``). RankMe is
+        an alarm for collapse, not a score: it does not rank good encoders.
+        """
+        self._require_trained("get_diagnostics")
+        rows = self._diagnostics(np.random.default_rng(0))
+        table = pd.DataFrame(rows, columns=["diagnostic", "value", "expected", "verdict"])
+        return table.set_index("diagnostic")
+
+    def _diagnostics(self, rng: np.random.Generator) -> list[tuple[str, float, str, str]]:
+        adata = self._own_or_given(None)
+        cells = np.sort(rng.choice(adata.n_obs, min(2000, adata.n_obs), replace=False))
+        matrix = self._read(adata, cells)
+        h = self.get_latent_representation(adata, cells)
+        truth = matrix.rows(slice(None))
+        seen = self.get_normalized_expression(adata, cells, return_numpy=True)
+        spread = ((truth - truth.mean(0)) ** 2).sum()
+        r2 = float(1 - ((truth - seen) ** 2).sum() / max(spread, 1e-12))
+        some_cells = np.arange(min(100, len(cells)))
+        encoder, codes = self.module.encoder, self._batch_codes(adata, cells[some_cells])
+        batch = None if codes is None else torch.from_numpy(codes).to(self.device)
+        views = []
+        with torch.inference_mode():
+            for _ in range(4):
+                for view in matrix.views(some_cells, rng, reference=self.reference_unit_):
+                    views.append(encoder(torch.from_numpy(view).to(self.device), batch=batch).cpu().numpy())
+        d = h.shape[1]
+        std, rank = float(h.std(0).mean()), rankme(h)
+        between = lidar(np.concatenate(views), np.tile(some_cells, len(views)))
+        return [
+            ("mean std", std, "about 1; collapse below 0.1", "ok" if std > 0.1 else "check"),
+            ("RankMe", rank, f"well above {0.25 * d:.0f} of {d}", "ok" if rank > 0.25 * d else "check"),
+            ("LiDAR", between, f"well above 2 of {d} (cells against their views)", "ok" if between > 2 else "check"),
+            ("probe R2", r2, "above 0: the embedding tells expression", "ok" if r2 > 0.02 else "check"),
+        ]

@@ -1,0 +1,319 @@
+"""Counterfactual prediction: which controls to move, by how much, and the AnnData that comes out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from scjepa._checks import closest, require_labels, require_member, require_positive_int, some
+from scjepa._keys import Keys
+from scjepa._labels import Action, parse_label
+from scjepa._types import FloatArray
+from scjepa.data import ConditionTable, shift_cells
+from scjepa.data._conditions import SINGLE_CONTEXT
+
+if TYPE_CHECKING:
+    from scjepa.model._perturb import PerturbJEPA
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing to predict: a perturbation in a context, at a dose, of a kind."""
+
+    label: str
+    action: Action
+    context: str
+    dose: float | None = None
+    kind: str | None = None
+
+
+class PredictionMixin:
+    """Prediction methods of :class:`PerturbJEPA`."""
+
+    def _questions(
+        self: PerturbJEPA,
+        perturbations: str | Sequence[str],
+        contexts: Sequence[str],
+        dose: float | Sequence[float] | None,
+        kind: str | None,
+    ) -> list[Question]:
+        """Check what is asked and spell it out, one question per perturbation, dose and context."""
+        s = self._setup
+        labels = [perturbations] if isinstance(perturbations, str) else [str(p) for p in perturbations]
+        if not labels:
+            raise ValueError("perturbations is empty. Name at least one, for example 'A' or 'A+B'.")
+        repeated = sorted({p for p in labels if labels.count(p) > 1})
+        if repeated:
+            raise ValueError(f"perturbations names {some(repeated)} more than once.")
+        actions = {label: parse_label(label, s["control"], s["separator"]) for label in labels}
+        for label, action in actions.items():
+            if not action:
+                raise ValueError(f"{label!r} is the control, not a perturbation. Use include_control=True to get controls.")
+        if s["dose_key"] is None and dose is not None:
+            raise ValueError("dose was given, but the model was set up without dose_key.")
+        doses = [None] if s["dose_key"] is None else np.atleast_1d(self.dose_ref_ if dose is None else dose).tolist()
+        for d in doses:
+            if d is not None and not (isinstance(d, (int, float)) and np.isfinite(d) and d >= 0):
+                raise ValueError(f"dose={d!r}: expected numbers of at least 0.")
+        if s["kind_key"] is None and kind is not None:
+            raise ValueError("kind was given, but the model was set up without kind_key.")
+        if kind is not None:
+            require_member(kind, self._kinds(), "kind", where="the kinds the model was set up with")
+        usual = self.usual_kind_
+        return [
+            Question(label, action, context, d, None if s["kind_key"] is None else kind or usual.get(action, usual[()]))
+            for label, action in actions.items()
+            for d in doses
+            for context in contexts
+        ]
+
+    def _source_cells(
+        self: PerturbJEPA, adata: AnnData, indices: Any, context: str | Sequence[str] | None
+    ) -> dict[str, np.ndarray]:
+        """Find the control cells to start from: context -> positions in ``adata``."""
+        s = self._setup
+        cells = self._cells(adata, indices)
+        key = s["perturbation_key"]
+        if key in adata.obs:
+            labels = adata.obs[key].astype(str).to_numpy()[cells]
+            names = {n: parse_label(n, s["control"], s["separator"]) == () for n in np.unique(labels)}
+            control = np.array([names[n] for n in labels])
+            if not control.any():
+                raise ValueError(
+                    f"none of the {len(cells)} selected cells is a control (label {s['control']!r} in "
+                    f"adata.obs[{key!r}]). Predictions start from controls: select them, or drop the column to start "
+                    "from all cells given."
+                )
+            if indices is not None and not control.all():
+                logger.info("%d of the selected cells are not controls and are not used.", int((~control).sum()))
+            cells = cells[control]
+        wanted = None if context is None else [context] if isinstance(context, str) else [str(c) for c in context]
+        if s["context_key"] is None:
+            if wanted is not None:
+                raise ValueError(f"context={context!r} was given, but the model was set up without context_key.")
+            return {SINGLE_CONTEXT: cells}
+        if s["context_key"] not in adata.obs:
+            if wanted is None or len(wanted) != 1:
+                raise ValueError(
+                    f"adata.obs has no column {s['context_key']!r}.{closest(s['context_key'], adata.obs.columns)} "
+                    "Add it, or name the one context of all cells: context='...'."
+                )
+            return {wanted[0]: cells}
+        place = require_labels(adata.obs.iloc[cells], s["context_key"], "context_key").to_numpy()
+        found = {str(c): cells[place == c] for c in np.unique(place)}
+        if wanted is None:
+            return found
+        for c in wanted:
+            require_member(c, found, "context", where="the contexts with control cells")
+        return {c: found[c] for c in wanted}
+
+    def _effects(self: PerturbJEPA, questions: list[Question], control: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Effects ``(m, genes)`` of the anchor and of the anchor that the network corrects."""
+        doses, kinds = [q.dose for q in questions], [q.kind for q in questions]
+        table = ConditionTable(
+            actions=tuple(q.action for q in questions),
+            contexts=np.array([q.context for q in questions], dtype=object),
+            control=control,
+            dose=None if doses[0] is None else np.array(doses, dtype=np.float64),
+            kind=None if kinds[0] is None else np.array(kinds, dtype=object),
+            genes=tuple(self.var_names),
+        )
+        if self.anchor_ is None or self.joint_:
+            self._require_known(questions)
+            zero = np.zeros_like(control)
+            return zero, zero
+        full = self.anchor_.effects(table)
+        base = full if self.base_anchor_ is self.anchor_ else self.base_anchor_.effects(table)
+        lost = ~np.isfinite(full).all(1) | ~np.isfinite(base).all(1)
+        if lost.any():
+            self._require_known([q for q, bad in zip(questions, lost, strict=True) if bad])
+            names = sorted({q.label for q, bad in zip(questions, lost, strict=True) if bad})
+            raise ValueError(
+                f"the anchor {self.anchor_.name!r} has no prediction for {some(names)}. "
+                "Use anchor='kernel', which predicts any combination of known genes in any context."
+            )
+        return full, base
+
+    def _require_known(self: PerturbJEPA, questions: list[Question]) -> None:
+        """Raise when a perturbed gene was never trained on and has no features."""
+        seen = {name for label in self.trained_on_["perturbation"] for name in label.split(self._setup["separator"])}
+        for q in questions:
+            unknown = [name for name in q.action if name not in seen]
+            if unknown:
+                raise ValueError(
+                    f"{some(unknown)} in {q.label!r} was not perturbed in any training cell and has no features."
+                    f"{closest(unknown[0], seen)} Pass gene_embeddings= (a DataFrame gene x features that covers it) "
+                    "to PerturbJEPA."
+                )
+
+    def _shift(
+        self: PerturbJEPA, x: torch.Tensor, question: Question, full: FloatArray, base: FloatArray
+    ) -> torch.Tensor:
+        """Shift ``(cells, genes)`` (or ``(1, genes)``) of control cells ``x`` under one question."""
+        space = self.module.space
+        full_t, base_t = (torch.as_tensor(e, dtype=torch.float32, device=self.device)[None] for e in (full, base))
+        known = [name for name in question.action if name in self.actions_]
+        move = None
+        if self.residual_ and known:
+            actions = torch.tensor([[float(name in question.action) for name in self.actions_]], device=self.device)
+            dose = None if question.dose is None else torch.tensor([question.dose], device=self.device).float()
+            kind = None if question.kind is None else torch.tensor([self._kinds().index(question.kind)]).to(self.device)
+            h = None
+            if self.joint_ or self._module_arguments["predictor_input"] != "z":
+                h = self.module.embed(self._at_reference(x))
+            state = h if self.joint_ else self.module.state(space.project(x), h)
+            move = self.module.shift(state[None], actions, dose, kind)[0]
+            if self.joint_:
+                return self.module.readout(h + move) - self.module.readout(h)
+        inside = space.project_shift(base_t)
+        outside = full_t - space.lift_shift(space.project_shift(full_t))
+        return outside + space.lift_shift(inside if move is None else inside + move)
+
+    def _at_reference(self: PerturbJEPA, x: torch.Tensor) -> torch.Tensor:
+        """Expression on the scale that the encoder reads."""
+        return x if self.reference_unit_ == 1.0 else torch.log1p(torch.expm1(x) / self.reference_unit_)
+
+    def predict_perturbation(
+        self: PerturbJEPA,
+        perturbations: str | Sequence[str],
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        context: str | Sequence[str] | None = None,
+        dose: float | Sequence[float] | None = None,
+        kind: str | None = None,
+        n_cells: int | None = None,
+        include_control: bool = False,
+        seed: int = 0,
+    ) -> AnnData:
+        """Predict cells under perturbations, starting from control cells.
+
+        Parameters
+        ----------
+        perturbations
+            ``"A"``, ``"A+B"`` (any number of genes, any order), or a list of such labels; seen or unseen.
+        adata
+            Where control cells come from, with the model's genes in any order and possibly a new context; by default
+            the AnnData of the model. Without the perturbation column all its cells count as controls.
+        indices
+            Positions or boolean mask of the cells to use; those that are not controls are left out.
+        context
+            Contexts to predict in, by default all that have control cells.
+        dose
+            One dose or several (each perturbation at each), by default the median training dose.
+        kind
+            Kind of perturbation, by default the most frequent one of that perturbation in training.
+        n_cells
+            Cells per perturbation and context; by default each control once.
+        include_control
+            Put the controls used in front, so that the result goes straight into cell-eval or pertpy.
+        seed
+            Of the draw of controls when ``n_cells`` is given.
+
+        Returns
+        -------
+        Predicted cells. ``X``: float32, log-normalized, non-negative, in the model's ``var_names``; ``obs``: the
+        perturbation, context, dose and kind columns, ``source`` (name of the control started from) and
+        ``jepa_prediction`` (``"predicted"`` or ``"control"``); ``obsm["X_jepa"]``: embeddings of the predicted
+        cells; ``uns["jepa"]["prediction"]``: what it was made with. ``obs_names`` are unique.
+
+        Raises
+        ------
+        ValueError
+            For unknown genes without features, unknown contexts, a selection without controls, bad doses.
+
+        Notes
+        -----
+        Controls and perturbed cells are unpaired: the predicted *set* is what was learned. That a predicted cell
+        belongs to its source cell is an assumption of minimal displacement, not a measurement.
+
+        Examples
+        --------
+        >>> import scjepa
+        >>> adata = scjepa.datasets.simulate_perturbseq(seed=0)
+        >>> scjepa.PerturbJEPA.setup_anndata(adata, "perturbation", context_key="context")
+        >>> model = scjepa.PerturbJEPA(adata)
+        >>> model.train(max_epochs=1, enable_progress_bar=False)
+        >>> seen = [p for p in adata.obs["perturbation"].unique() if p != "control"][:2]
+        >>> model.predict_perturbation(seen, n_cells=5, context="state A").shape == (10, adata.n_vars)
+        True
+        """
+        self._require_trained("predict_perturbation")
+        adata = self._own_or_given(adata)
+        if n_cells is not None:
+            require_positive_int(n_cells, "n_cells")
+        sources = self._source_cells(adata, indices, context)
+        questions = self._questions(perturbations, list(sources), dose, kind)
+        rng = np.random.default_rng(seed)
+        cells, control_mean, chosen = {}, {}, {}
+        for place, positions in sources.items():
+            matrix = self._read(adata, positions)
+            control_mean[place] = np.asarray(matrix.values.mean(0), dtype=np.float64).ravel()
+            pick = np.arange(len(positions))
+            if n_cells is not None:
+                pick = np.sort(rng.choice(pick, n_cells, replace=n_cells > len(pick)))
+            cells[place], chosen[place] = matrix.rows(pick), positions[pick]
+        full, base = self._effects(questions, np.stack([control_mean[q.context] for q in questions]))
+        sizes = [len(chosen[q.context]) for q in questions]
+        x = np.empty((sum(sizes), len(self.var_names)), np.float32)
+        ends = np.cumsum([0, *sizes])
+        with torch.inference_mode():
+            for i, q in enumerate(questions):
+                control = torch.from_numpy(cells[q.context]).to(self.device)
+                shift = self._shift(control, q, full[i], base[i]).cpu().numpy()
+                x[ends[i] : ends[i + 1]] = shift_cells(cells[q.context], shift)
+        obs = pd.concat([self._describe(q, adata.obs_names[chosen[q.context]]) for q in questions])
+        if include_control:
+            controls = [Question(self._setup["control"], (), c, None, None) for c in sources]
+            first = pd.concat([self._describe(q, adata.obs_names[chosen[q.context]]) for q in controls])
+            x = np.concatenate([*(cells[c] for c in sources), x])
+            obs = pd.concat([first, obs])
+        return self._assemble(x, obs)
+
+    def _describe(self: PerturbJEPA, question: Question, sources: pd.Index) -> pd.DataFrame:
+        """``obs`` of the cells predicted for one question."""
+        s, n = self._setup, len(sources)
+        obs = pd.DataFrame({s["perturbation_key"]: [question.label] * n})
+        if s["context_key"] is not None:
+            obs[s["context_key"]] = question.context
+        if s["dose_key"] is not None:
+            obs[s["dose_key"]] = 0.0 if question.dose is None else float(question.dose)
+        if s["kind_key"] is not None:
+            obs[s["kind_key"]] = s["control"] if question.kind is None else question.kind
+        obs[Keys.obs.source] = sources.astype(str).to_numpy()
+        obs[Keys.obs.kind] = "predicted" if question.action else "control"
+        return obs
+
+    def _assemble(self: PerturbJEPA, x: FloatArray, obs: pd.DataFrame) -> AnnData:
+        """Put predicted expression and annotation into an AnnData with embeddings and provenance."""
+        s = self._setup
+        obs.index = pd.Index([f"prediction-{i}" for i in range(len(obs))])
+        for key in (s["perturbation_key"], s["context_key"], s["kind_key"], Keys.obs.kind):
+            if key is not None:
+                obs[key] = obs[key].astype("category")
+        out = AnnData(x, obs=obs, var=pd.DataFrame(index=pd.Index(self.var_names)))
+        h = np.empty((len(x), self.module.encoder.n_latent), np.float32)
+        for start in range(0, len(x), 2048):
+            block = torch.from_numpy(x[start : start + 2048]).to(self.device)
+            h[start : start + 2048] = self.module.embed(self._at_reference(block)).cpu().numpy()
+        out.obsm[Keys.obsm.latent] = h
+        out.uns[Keys.uns.root] = {
+            Keys.uns.prediction: {
+                "model": type(self).__name__,
+                "perturbation_key": s["perturbation_key"],
+                "control": s["control"],
+                "context_key": s["context_key"] or "",
+                "separator": s["separator"],
+                "train": self.trained_on_[["perturbation", "context"]].reset_index(drop=True).rename(index=str),
+            }
+        }
+        return out

@@ -1,0 +1,6 @@
+"""Evaluation of predictions by any tool: AnnData in, tidy DataFrames out (also written to ``uns``)."""
+
+from scjepa.tl._evaluate import evaluate
+from scjepa.tl._summary import format_scores, summarize_scores
+
+__all__ = ["evaluate", "format_scores", "summarize_scores"]

@@ -1,0 +1,57 @@
+"""Callbacks: a monitor that watches the embedding for collapse while it trains."""
+
+from __future__ import annotations
+
+import warnings
+
+import lightning.pytorch as pl
+import torch
+
+from scjepa.metrics import rankme
+
+COLLAPSE_STD = 0.1
+"""Largest standard deviation of an embedding dimension, after the batch norm, below which all cells are one point."""
+COLLAPSE_RANK = 0.05
+"""Share of the dimensions (beyond the first) that the effective rank must reach; below, all cells are on a line."""
+
+
+class CollapseMonitor(pl.Callback):
+    """Log ``embedding_std`` and ``rankme`` of a fixed set of cells after every epoch; warn once on collapse.
+
+    The batch norm gives every dimension unit variance, unless nothing of it is left; so an embedding collapses by
+    dimensions becoming copies of each other, and the standard deviation alone does not tell. RankMe is an alarm, not
+    a score: it does not rank good encoders.
+
+    Parameters
+    ----------
+    probe
+        ``(n, genes)`` cells to encode, on the encoder's scale.
+    batch
+        ``(n,)`` their batch codes, for a batch-aware encoder.
+    """
+
+    def __init__(self, probe: torch.Tensor, batch: torch.Tensor | None = None) -> None:
+        self.probe, self.batch, self.warned = probe, batch, False
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Encode the probe, normalized by its own statistics as in training (running ones lag), and log."""
+        encoder = pl_module.module.encoder
+        codes = None if self.batch is None else self.batch.to(pl_module.device)
+        training = encoder.training
+        encoder.eval()
+        with torch.no_grad():
+            z = encoder(self.probe.to(pl_module.device), batch=codes, normalize=False).float()
+        encoder.train(training)
+        z = (z - z.mean(0)) / (z.var(0, correction=0) + encoder.norm.eps).sqrt()
+        std, rank = z.std(0, correction=0), float(rankme(z.cpu().numpy()))
+        pl_module.log("embedding_std", float(std.mean()), on_epoch=True, batch_size=1)
+        pl_module.log("rankme", rank, on_epoch=True, batch_size=1)
+        if len(z) < 3 or self.warned:  # one or two cells are a point or a line whatever the encoder does
+            return
+        if std.max() < COLLAPSE_STD or (z.shape[1] > 1 and rank < 1 + COLLAPSE_RANK * (z.shape[1] - 1)):
+            self.warned = True
+            warnings.warn(
+                f"the embedding is collapsing: effective rank {rank:.2g} of {z.shape[1]}, largest standard deviation "
+                f"{float(std.max()):.2g}. Raise regularizer_weight or use regularizer='visreg'.",
+                stacklevel=2,
+            )

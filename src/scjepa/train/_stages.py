@@ -1,0 +1,183 @@
+"""Run one stage of training on scvi-tools' runner, and put the histories of stages together."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import torch
+from scvi.train import TrainRunner
+from torch.utils.data import DataLoader, IterableDataset
+
+from scjepa.data import Split
+from scjepa.train._plan import JEPATrainingPlan, PlanConfig
+
+
+@dataclass
+class Stage:
+    """What one stage of training needs.
+
+    Attributes
+    ----------
+    name
+        Prefix of the stage's metrics in the history (``"encoder"``, ``"predictor"``).
+    objective
+        Objective of the module.
+    config
+        Optimizer and schedule.
+    train, validation
+        Batches; validation may be None.
+    max_epochs
+        Passes over ``train``.
+    callbacks
+        Further Lightning callbacks.
+    """
+
+    name: str
+    objective: str
+    config: PlanConfig
+    train: IterableDataset
+    max_epochs: int
+    validation: IterableDataset | None = None
+    callbacks: list[pl.Callback] = field(default_factory=list)
+
+
+class _Batches(pl.LightningDataModule):
+    """Hands ready-made batches to the trainer and the split's indices to scvi-tools' runner."""
+
+    def __init__(self, stage: Stage, split: Split) -> None:
+        super().__init__()
+        self.stage = stage
+        self.train_idx, self.val_idx, self.test_idx = split
+        self.n_train, self.n_val = len(split.train), len(split.validation)
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.stage.train, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader | list:
+        return [] if self.stage.validation is None else DataLoader(self.stage.validation, batch_size=None)
+
+
+@contextmanager
+def quiet_lightning():
+    """Silence Lightning's adverts and hardware lines, and hints that do not apply to ready-made batches."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [log.level for log in loggers]
+    for log in loggers:
+        log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for text in (".*does not have many workers.*", ".*isinstance.treespec, LeafSpec.*", ".*`__len__`.*"):
+                warnings.filterwarnings("ignore", message=text)
+            yield
+    finally:
+        for log, level in zip(loggers, levels, strict=True):
+            log.setLevel(level)
+
+
+@contextmanager
+def seeded(seed: int):
+    """Draw torch's random numbers from ``seed`` inside, and leave the caller's generators as they were."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+def run_stage(
+    model: Any, stage: Stage, split: Split, *, early_stopping: bool = True, **trainer_kwargs: Any
+) -> dict[str, pd.DataFrame]:
+    """Train one stage and return its history.
+
+    Parameters
+    ----------
+    model
+        A model class of this package; its ``module`` is trained in place.
+    stage
+        What to train, on what.
+    split
+        Cells that train, validate and test, recorded on the model.
+    early_stopping
+        Stop when the validation loss has not improved for ``early_stopping_patience`` epochs (default 45); acts only
+        when the stage has validation batches.
+    **trainer_kwargs
+        For :class:`scvi.train.Trainer`: ``accelerator``, ``devices``, ``strategy``, ``enable_progress_bar``, ...
+
+    Returns
+    -------
+    Metric name -> one-column data frame indexed by epoch.
+    """
+    module = model.module
+    wanted = {name for name, _ in module.trained_by(stage.objective)}
+    frozen = [p for name, p in module.named_parameters() if name not in wanted and p.requires_grad]
+    for p in frozen:  # distributed training waits for gradients of every parameter that asks for one
+        p.requires_grad_(False)
+    plan = JEPATrainingPlan(module, stage.objective, stage.config, stage.max_epochs * len(stage.train))
+    options: dict[str, Any] = {
+        "early_stopping": early_stopping and stage.validation is not None,
+        "early_stopping_monitor": "validation_loss",
+        "check_val_every_n_epoch": 1 if stage.validation is not None else None,
+        "gradient_clip_val": stage.config.gradient_clip or None,
+        "log_every_n_steps": 1,
+        "callbacks": [*stage.callbacks],
+    }
+    options |= {k: v for k, v in trainer_kwargs.items() if k != "callbacks"}
+    options["callbacks"] = options["callbacks"] + list(trainer_kwargs.get("callbacks", []))
+    model.history_, model.is_trained_ = None, False  # the runner would append to another stage's history
+    module.train()
+    try:
+        with quiet_lightning():
+            TrainRunner(
+                model, training_plan=plan, data_splitter=_Batches(stage, split), max_epochs=stage.max_epochs, **options
+            )()
+    finally:
+        module.eval()
+        for p in frozen:
+            p.requires_grad_(True)
+    history = model.history_ or {}
+    return {name: frame for name, frame in history.items() if isinstance(frame, pd.DataFrame)}
+
+
+def merge_histories(stages: list[tuple[str, dict[str, pd.DataFrame]]]) -> dict[str, pd.DataFrame]:
+    """Put the histories of stages under one roof.
+
+    A single stage keeps its names. With several, every metric is stored as ``<stage>_<metric>``, and ``train_loss``
+    and ``validation_loss`` are those of the last stage that has them.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from scjepa.train import merge_histories
+    >>> a, b = {"train_loss": pd.DataFrame([2.0])}, {"train_loss": pd.DataFrame([1.0])}
+    >>> sorted(merge_histories([("encoder", a), ("predictor", b)]))
+    ['encoder_train_loss', 'predictor_train_loss', 'train_loss']
+    """
+    if len(stages) == 1:
+        return dict(stages[0][1])
+    merged: dict[str, pd.DataFrame] = {}
+    for name, history in stages:
+        merged |= {f"{name}_{metric}": frame for metric, frame in history.items()}
+    for metric in ("train_loss", "validation_loss"):
+        for _, history in stages:
+            if metric in history:
+                merged[metric] = history[metric]
+    return merged
+
+
+def epochs_for(steps: int, per_epoch: int) -> int:
+    """Number of epochs that make about ``steps`` steps, at least one.
+
+    Examples
+    --------
+    >>> from scjepa.train import epochs_for
+    >>> epochs_for(400, 11), epochs_for(400, 5000)
+    (37, 1)
+    """
+    return max(int(np.ceil(steps / max(per_epoch, 1))), 1)
+
+

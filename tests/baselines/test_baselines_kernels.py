@@ -1,0 +1,200 @@
+"""Parts of the kernel anchor: links, designs, kernels, folds, left-out errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.metrics.pairwise import rbf_kernel
+
+from scjepa.baselines._design import ActionDesign, summed_features
+from scjepa.baselines._kernels import (
+    action_kernels,
+    apply_link,
+    context_kernel,
+    control_axes,
+    invert_link,
+    rbf,
+    ridge_weights,
+    single_components,
+    unit_folds,
+)
+from scjepa.baselines._selection import (
+    GridErrors,
+    Rows,
+    condition_folds,
+    context_folds,
+    gene_folds,
+    grid_errors,
+    supported_rows,
+)
+
+
+@pytest.mark.parametrize("eps", [None, 0.03, 1.0])
+def test_link_and_its_inverse(eps):
+    mean = np.array([0.0, 0.2, 3.0])
+    np.testing.assert_allclose(invert_link(apply_link(mean, eps), eps), mean, atol=1e-12)
+
+
+def test_link_makes_shifts_multiplicative():
+    # with eps -> 0 a shift by log 2 doubles the normalised mean
+    mean = np.log1p([1.0, 5.0])
+    np.testing.assert_allclose(np.expm1(invert_link(apply_link(mean, 1e-12) + np.log(2), 1e-12)), [2.0, 10.0])
+    assert invert_link(np.array([-50.0]), 0.1).item() == 0.0  # never below zero expression
+
+
+def test_design_has_gene_and_kind_blocks_times_dose(make_table):
+    table = make_table(["A", "A", "A+B"], [1, 2, 3], kind=np.array(["KO", "OE", "KO"]), dose=np.array([1.0, 1.0, 3.0]))
+    design = ActionDesign.of(table)
+    assert design.kinds == (("A", "KO"), ("A", "OE"), ("B", "KO"))
+    # columns A, B, A|KO, A|OE, B|KO; log1p(3) is twice log1p(1), the median
+    assert design.rows(table).tolist() == [[1, 0, 1, 0, 0], [1, 0, 0, 1, 0], [2, 2, 2, 0, 2]]
+    assert design.known(make_table(["A", "C"], n_genes=1)).tolist() == [True, False]
+
+
+def test_summed_features_have_length_one_and_ignore_order(make_table):
+    values = np.array([[1.0, 2.0], [3.0, -1.0]])
+    out = summed_features(make_table(["A+B", "B+A", "A"]), ["A", "B"], values)
+    np.testing.assert_allclose(out[0], np.array([4.0, 1.0]) / np.sqrt(17))
+    np.testing.assert_array_equal(out[0], out[1])
+    assert np.linalg.norm(out[2]) == pytest.approx(1.0)
+
+
+def test_rbf_scale_is_the_median_distance():
+    train, query = np.array([[0.0], [1.0], [3.0]]), np.array([[2.0]])
+    among, across = rbf(train, query)  # squared distances 1, 4, 9: scale 4
+    np.testing.assert_allclose(among, rbf_kernel(train, gamma=1 / 4))
+    np.testing.assert_allclose(across, rbf_kernel(query, train, gamma=1 / 4))
+    assert (rbf(np.ones((2, 1)), np.ones((1, 1)))[0] == 1).all()
+
+
+def test_single_components_agree_with_the_explicit_decomposition():
+    rng = np.random.default_rng(0)
+    design = (rng.random((9, 6)) < 0.4).astype(float)
+    design[:, 5] = 0.0  # a gene without a training row
+    effects = rng.normal(size=(9, 30))
+    out = single_components(design, effects @ effects.T, 3)
+    a = design[:, :5]
+    single = np.linalg.solve(a.T @ a + np.eye(5), a.T @ effects)
+    left, size, _ = np.linalg.svd(single - single.mean(0), full_matrices=False)
+    expected = left[:, :3] * size[:3]
+    expected /= np.linalg.norm(expected, axis=1).mean()
+    np.testing.assert_allclose(out[:5] @ out[:5].T, expected @ expected.T, atol=1e-8)
+    assert (out[5] == 0).all()
+
+
+def test_action_kernels_are_the_documented_sums():
+    design = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    effects = np.array([[1.0, 0.0], [0.0, 3.0], [1.0, 2.0]])
+    gram, order = effects @ effects.T, np.array([1, 1, 2])
+    kernels = action_kernels(design, design[2:], order, order[2:], gram)
+    additive = design @ design.T
+    f = design @ single_components(design, gram, 8)
+    near, c = rbf(f, f)[0], 1 + 2 * np.outer(order == 2, order == 2)
+    np.testing.assert_allclose(kernels["additive"][0], additive)
+    np.testing.assert_allclose(kernels["additive+rbf"][0], additive + c + 2 * near)
+    np.testing.assert_allclose(kernels["components"][0], 0.3 * additive + c + f @ f.T + 3 * near)
+    for among, across in kernels.values():  # the query is the third training row
+        np.testing.assert_allclose(across[0], among[2])
+
+
+def test_one_column_gives_one_kernel_and_features_give_three_more():
+    column, order = np.ones((2, 1)), np.array([1, 1])
+    assert list(action_kernels(column, column, order, order, np.eye(2))) == ["additive"]
+    p = np.eye(2)
+    kernels = action_kernels(np.eye(2), np.eye(2), order, order, np.eye(2), features=(p, p))
+    assert list(kernels)[3:] == ["constant", "features", "additive+features"]
+    assert (kernels["constant"][0] == 1).all()
+    np.testing.assert_allclose(kernels["features"][0], 1 + p + rbf(p, p)[0])
+    np.testing.assert_allclose(kernels["additive+features"][0], 1 + 2 * p + rbf(p, p)[0])
+
+
+def test_context_kernel_keeps_its_values_on_the_control_axes():
+    rng = np.random.default_rng(1)
+    control = np.repeat(rng.normal(size=(3, 20)), 2, axis=0)
+    query = rng.normal(size=(2, 20))
+    center, axes = control_axes(control)
+    assert axes.shape == (20, 2)
+    for a, b in zip(
+        context_kernel(control, query), context_kernel((control - center) @ axes, (query - center) @ axes), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+def test_context_kernel_of_equal_controls_is_constant():
+    control = np.full((3, 4), 2.0)
+    among, across = context_kernel(control, np.arange(4.0)[None])
+    assert (among == 1).all() and (across == 1).all()
+    assert control_axes(control)[1].shape == (4, 0)
+
+
+def test_ridge_weights_agree_with_the_inverse():
+    rng = np.random.default_rng(2)
+    x, q = rng.normal(size=(5, 3)), rng.normal(size=(2, 3))
+    for weight, strength in zip(ridge_weights(x @ x.T, q @ x.T, [0.1, 2.0]), [0.1, 2.0], strict=True):
+        np.testing.assert_allclose(weight, q @ x.T @ np.linalg.inv(x @ x.T + strength * np.eye(5)), atol=1e-10)
+
+
+def test_unit_folds_cover_every_unit_once_and_share_strata():
+    strata = [1] * 20 + [2] * 20
+    folds = unit_folds([[i] for i in range(40)], strata, 10)
+    assert sorted(sum(folds, [])) == list(range(40))
+    assert {tuple(sorted(strata[u] for u in fold)) for fold in folds} == {(1, 1, 2, 2)}
+
+
+def test_folds_leave_out_what_they_say(make_table):
+    table = make_table(["A", "A", "B", "A+B", "A+B"], [1, 2, 3, 4, 5], contexts=["x", "y", "x", "x", "y"])
+    left_out = lambda folds: [test.tolist() for _, test in folds]  # noqa: E731
+    assert left_out(condition_folds(table)) == [[0], [1], [2], [3, 4]]
+    assert left_out(context_folds(table)) == [[0, 2, 3], [1, 4]]
+    assert left_out(gene_folds(table)) == [[0, 1, 3, 4], [2, 3, 4]]
+    for train, test in condition_folds(table) + context_folds(table) + gene_folds(table):
+        assert sorted([*train, *test]) == [0, 1, 2, 3, 4]
+    assert context_folds(table.rows([0, 2])) == []
+
+
+def test_supported_rows_have_their_genes_elsewhere(make_table):
+    table = make_table(["A", "B", "A+B", "A+C", "C+D", "D"], [1, 2, 3, 4, 5, 6])
+    folds = condition_folds(table)
+    assert supported_rows(table, folds).tolist() == [True, True, True, True, True, True]
+    # C was never measured alone
+    assert supported_rows(table, folds, alone=True).tolist() == [True, True, True, False, False, True]
+
+
+@pytest.mark.parametrize("eps", [None, 0.1])
+def test_grid_errors_agree_with_scikit_learn(make_screen, eps):
+    table = make_screen(3)
+    design, folds = table.design(table.vocabulary()), condition_folds(table)
+    rows = Rows(design, table.order, table.contexts, np.zeros((len(table), 0)))
+    grid = grid_errors(
+        rows,
+        table.control,
+        table.perturbed,
+        folds,
+        gram=table.effects @ table.effects.T,
+        links=[eps],
+        strengths=[0.3, 3.0],
+        n_components=8,
+        use_context=True,
+    )
+    assert grid.kernels == ("additive", "additive+rbf", "components")
+    target = apply_link(table.perturbed, eps) - apply_link(table.control, eps)
+    for s, strength in enumerate(grid.strengths):
+        for train, test in folds[:5]:
+            model = KernelRidge(alpha=strength, kernel="precomputed").fit(
+                design[train] @ design[train].T, target[train]
+            )
+            shift = model.predict(design[test] @ design[train].T)
+            predicted = invert_link(apply_link(table.control[test], eps) + shift, eps)
+            expected = np.square(predicted - table.perturbed[test]).sum(1)
+            np.testing.assert_allclose(grid.errors[test, 0, 0, s], expected, rtol=1e-8)
+
+
+def test_best_uses_the_first_mask_with_three_rows():
+    errors = np.array([[1.0, 4.0], [1.0, 4.0], [9.0, 1.0], [9.0, 1.0], [9.0, 1.0]])[:, None, None]
+    grid = GridErrors((None,), ("additive",), (0.1, 1.0), errors)
+    first, last = np.array([1, 1, 0, 0, 0], bool), np.array([0, 0, 1, 1, 1], bool)
+    assert grid.best([first, last])["lambda"] == 1.0  # two rows are too few
+    assert grid.best([last | first])["lambda"] == 1.0
+    assert grid.best([first])["lambda"] == 0.1  # the last resort needs two
+    assert grid.best([np.array([1, 0, 0, 0, 0], bool)]) is None

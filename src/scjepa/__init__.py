@@ -5,7 +5,7 @@ from importlib.metadata import version
 from scjepa import baselines, data, datasets, losses, metrics, model, module, nn, pl, tl, train
 from scjepa.model import ExpressionJEPA, PerturbJEPA
 
-__version__ = "0.1.0"
+__version__ = version("scjepa")
 
 __all__ = [
     "ExpressionJEPA",

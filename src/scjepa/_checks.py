@@ -63,11 +63,11 @@ def require_labels(obs: pd.DataFrame, key: str, argument: str) -> pd.Series:
 
 def require_member(value: object, options: Iterable[object], argument: str, *, where: str = "") -> None:
     """Raise a :class:`ValueError` that names the nearest options when ``value`` is not one of them."""
-    options = [str(o) for o in options]
-    if str(value) not in options:
+    known = [str(o) for o in options]
+    if str(value) not in known:
         raise ValueError(
-            f"{argument}={value!r} is not among {where or 'the known values'}.{closest(value, options)} "
-            f"Found: {some(sorted(options), 8) or 'none'}."
+            f"{argument}={value!r} is not among {where or 'the known values'}.{closest(value, known)} "
+            f"Found: {some(sorted(known), 8) or 'none'}."
         )
 
 
@@ -82,8 +82,10 @@ def require_numbers(obs: pd.DataFrame, key: str, argument: str, *, minimum: floa
             f"(for example {some(list(column[bad].unique()), 3)}). Convert the column with pandas.to_numeric."
         )
     if minimum is not None and (values < minimum).any():
-        raise ValueError(f"{argument}={key!r}: {int((values < minimum).sum())} values are below {minimum:g}; "
-                         f"the smallest is {values.min():g}. Give non-negative values.")
+        raise ValueError(
+            f"{argument}={key!r}: {int((values < minimum).sum())} values are below {minimum:g}; "
+            f"the smallest is {values.min():g}. Give non-negative values."
+        )
     return values
 
 

@@ -13,7 +13,7 @@ MAX_LOGNORM = 15.0
 
 def stored_values(x: Matrix) -> np.ndarray:
     """Return the stored values of a sparse matrix, or all values of a dense one, as a flat view where possible."""
-    return x.data if sp.issparse(x) else np.ravel(np.asarray(x), order="K")
+    return np.asarray(x.data if sp.issparse(x) else np.ravel(np.asarray(x), order="K"))
 
 
 def check_scale(x: Matrix, scale: InputScale = "auto", *, name: str = "adata.X") -> InputScale:
@@ -105,7 +105,7 @@ def lognormalise(x: Matrix, target_sum: float, library: FloatArray | None = None
     totals = np.asarray(x.sum(1), dtype=np.float64).ravel() if library is None else np.asarray(library, np.float64)
     factor = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
     if sp.issparse(x):
-        x = x.tocsr()
+        x = sp.csr_matrix(x)
         data = x.data.astype(np.float32) * np.repeat(factor.astype(np.float32), np.diff(x.indptr))
         return sp.csr_matrix((np.log1p(data, out=data), x.indices, x.indptr), shape=x.shape)
     dense = np.asarray(x, dtype=np.float32) * factor[:, None].astype(np.float32)

@@ -99,7 +99,7 @@ def test_link_is_chosen_where_effects_multiply(make_table):
     labels, contexts = ["A"] * 5, list("vwxyz")
     multiplied = make_table(labels, np.log1p(np.expm1(control) * fold) - control, contexts=contexts, control=control)
     added = make_table(labels, np.tile(np.log(fold), (5, 1)), contexts=contexts, control=control + 4)
-    pick = lambda table: KernelEffect(context_kernel=False).fit(table).picks_["context"]["link"]  # noqa: E731
+    pick = lambda table: KernelEffect(context_kernel=False).fit(table).picks_["context"]["link"]
     assert pick(multiplied) == 0.03
     assert pick(added) is None
 

@@ -144,7 +144,7 @@ def test_unit_folds_cover_every_unit_once_and_share_strata():
 
 def test_folds_leave_out_what_they_say(make_table):
     table = make_table(["A", "A", "B", "A+B", "A+B"], [1, 2, 3, 4, 5], contexts=["x", "y", "x", "x", "y"])
-    left_out = lambda folds: [test.tolist() for _, test in folds]  # noqa: E731
+    left_out = lambda folds: [test.tolist() for _, test in folds]
     assert left_out(condition_folds(table)) == [[0], [1], [2], [3, 4]]
     assert left_out(context_folds(table)) == [[0, 2, 3], [1, 4]]
     assert left_out(gene_folds(table)) == [[0, 1, 3, 4], [2, 3, 4]]

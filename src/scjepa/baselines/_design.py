@@ -86,6 +86,8 @@ def summed_features(table: ConditionTable, names: Sequence[str], values: FloatAr
     >>> summed_features(table, ["A", "B"], np.array([[3.0, 0.0], [0.0, 4.0]])).tolist()
     [[0.6, 0.8], [0.0, 0.0]]
     """
-    total = table.design(names) @ values
+    asked = set(table.vocabulary())
+    used = [j for j, name in enumerate(names) if name in asked]  # of an embedding of all genes, a few rows
+    total = table.design([names[j] for j in used]) @ values[used]
     norm = np.linalg.norm(total, axis=1, keepdims=True)
     return np.divide(total, norm, out=np.zeros_like(total), where=norm > 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,13 +13,14 @@ from scjepa._checks import require_positive_int, some
 from scjepa._types import FloatArray
 from scjepa.baselines._base import Baseline, table_from_state, table_state
 from scjepa.baselines._design import ActionDesign, summed_features
-from scjepa.baselines._kernels import ACTION_KERNELS, apply_link, control_axes, invert_link
+from scjepa.baselines._kernels import apply_link, control_axes, invert_link
 from scjepa.baselines._selection import (
     Fold,
     GridErrors,
     Rows,
     condition_folds,
     context_folds,
+    default_pick,
     gene_folds,
     grid_errors,
     joint_kernels,
@@ -36,7 +37,7 @@ SELECTION_ROWS = 1_000
 
 
 class KernelEffect(Baseline):
-    r"""Kernel ridge regression of effects on action and context, under a link chosen by left-out error.
+    r"""Kernel ridge regression of effects on action and context, averaged over candidates by left-out error.
 
     .. math::
         \hat\mu = \eta^{-1}\bigl(\eta(\mu_0) + k_q (K + \lambda I)^{-1} (\eta(\mu_1) - \eta(\mu_0))\bigr),\quad
@@ -46,9 +47,11 @@ class KernelEffect(Baseline):
     Action kernels are listed under :func:`scjepa.baselines._kernels.action_kernels`; the context kernel is
     1 + the scaled linear kernel of centered control profiles.
 
-    What is chosen (link, action kernel, :math:`\lambda`) depends on the question, so it is chosen for each class of
-    query rows, by the squared error of left-out training rows on the log-normalised scale (summed over genes, geometric
-    mean over rows):
+    Predictions are averaged over the candidates (link, action kernel, :math:`\lambda`), each weighted by
+    :math:`\exp(-r / 0.1)` where its squared error of left-out training rows is a share :math:`r` above the least (on the
+    log-normalised scale, summed over genes, geometric mean over rows). The best 32 count at most, and only those that
+    weigh a hundredth of the best or more. Which candidates do well depends on the question, so weights are found for
+    each class of query rows:
 
     =============== ========================================== ==========================================
     class           a query row is of this class when          left out
@@ -59,11 +62,13 @@ class KernelEffect(Baseline):
     ``unseen``      a gene was never perturbed in training     one gene, with all rows it is part of
     =============== ========================================== ==========================================
 
-    The last two take precedence, ``unseen`` first. A class chooses by its training rows that are like a question: the
-    parts of a combination are measured alone in the rest, or (if fewer than three are) seen in the rest at all; with
-    fewer than three rows of the class, by all rows whose genes are seen in the rest. More than 32 conditions, contexts
-    or genes are left out in 32 folds (more than 320 in 10). Components of single effects are computed anew inside every
-    fold.
+    The last two take precedence, ``unseen`` first. A class judges by training rows that are like its questions.
+    ``combination`` asks for three left-out combinations or more whose genes are all measured alone; with fewer, two
+    shrunken candidates that did well on other screens count by half each. ``single`` and ``context`` take what there is:
+    singles or combinations of measured singles, else rows of the class whose genes are seen in the rest, else all such
+    rows; with fewer than two the first link, effects that add up and the smallest :math:`\lambda` are used. More than 32
+    conditions, contexts or genes are left out in 32 folds (more than 320 in 10). Components of single effects are
+    computed anew inside every fold.
 
     Parameters
     ----------
@@ -72,7 +77,7 @@ class KernelEffect(Baseline):
     links
         Candidates of :math:`\epsilon`; None is the identity. Tables with negative values use the identity only.
     lambdas
-        Candidates of the ridge strength; 3 and 10 times the largest are tried too for the class ``unseen``.
+        Candidates of the ridge strength; 3 and 10 times the largest are tried too for ``context`` and ``unseen``.
     features
         Gene x features, for genes that were never perturbed in training; adds kernels on the summed features of the
         perturbed genes, scaled to length one. Without it rows with such genes are NaN.
@@ -82,8 +87,10 @@ class KernelEffect(Baseline):
     Attributes
     ----------
     picks_
-        Class of rows to ``{"link", "kernel", "lambda", "error"}``; the error is the mean L2 distance of left-out rows
-        (over the 1,000 most variable genes in large tables), NaN where there was nothing to choose by.
+        Class of rows to ``{"link", "kernel", "lambda", "error", "mixture"}``. ``"mixture"`` lists all candidates that
+        count, best first, as ``[link, kernel, lambda, weight]``; weights sum to one. The rest is about the best one:
+        its error is the mean L2 distance of left-out rows (over the 1,000 most variable genes in large tables), NaN
+        where there was nothing to choose by.
     supported_
         ``(n,)`` training rows whose genes are seen without them; for others :meth:`left_out_effects` answers a harder
         question than :meth:`effects` would.
@@ -91,12 +98,13 @@ class KernelEffect(Baseline):
     Notes
     -----
     This project's own recipe; kernel ridge and its leave-one-out selection are classic (Saunders, Gammerman and Vovk
-    1998, *ICML*). The link makes effects multiplicative on expression. In training tables of more than 1,000 conditions
-    a random 1,000 of them (seed 0) choose.
+    1998, *ICML*). Few conditions tell candidates apart poorly: averaging those that do about as well is steadier than
+    trusting the best. The link makes effects multiplicative on expression. In training tables of more than 1,000
+    conditions a random 1,000 of them (seed 0) choose.
 
     Examples
     --------
-    Two singles and a query for both at once; with so few rows nothing can be chosen, and the answer is nearly the sum.
+    Two singles and a query for both at once; with so few rows nothing can be chosen, and the answer is a shrunken sum.
 
     >>> import numpy as np
     >>> from scjepa.baselines import KernelEffect
@@ -106,9 +114,9 @@ class KernelEffect(Baseline):
     >>> query = ConditionTable((("A", "B"), ("A", "C")), np.array(["all"] * 2), np.ones((2, 2)))
     >>> model = KernelEffect().fit(table)
     >>> model.effects(query).round(2).tolist()
-    [[0.99, 1.98], [nan, nan]]
-    >>> model.picks_["combination"]["kernel"]
-    'additive'
+    [[0.63, 1.24], [nan, nan]]
+    >>> model.picks_["combination"]["mixture"]
+    [[0.03, 'additive', 0.3, 0.5], [0.03, 'components', 0.3, 0.5]]
     """
 
     name: ClassVar[str] = "kernel anchor"
@@ -135,7 +143,7 @@ class KernelEffect(Baseline):
         self.n_components = require_positive_int(n_components, "n_components")
 
     def fit(self, table: ConditionTable) -> KernelEffect:
-        """Choose link, kernel and strength for every class of query rows.
+        """Weigh links, kernels and strengths for every class of query rows.
 
         Parameters
         ----------
@@ -190,7 +198,7 @@ class KernelEffect(Baseline):
         Parameters
         ----------
         cls
-            Whose pick to use for every row; by default each row's own (``"combination"`` or ``"single"``).
+            Whose mixture to use for every row; by default each row's own (``"combination"`` or ``"single"``).
         """
         classes = self._row_classes(cls)
         out = np.empty(self.table_.control.shape)
@@ -205,7 +213,7 @@ class KernelEffect(Baseline):
         Parameters
         ----------
         cls
-            Whose pick, and whose way of leaving out, to use for every row; by default each row's own.
+            Whose mixture, and whose way of leaving out, to use for every row; by default each row's own.
 
         Returns
         -------
@@ -233,7 +241,7 @@ class KernelEffect(Baseline):
             state["features"] = {"names": names, "values": self.features.to_numpy(dtype=float)}
         if hasattr(self, "picks_"):
             state["table"] = table_state(self.table_)
-            state["picks"] = {c: {**pick, "link": _link_name(pick["link"])} for c, pick in self.picks_.items()}
+            state["picks"] = {c: _renamed(pick, _link_name) for c, pick in self.picks_.items()}
         return state
 
     @classmethod
@@ -252,7 +260,7 @@ class KernelEffect(Baseline):
         if "picks" in state:
             new.table_ = table_from_state(state["table"])
             new._prepare()
-            new.picks_ = {c: {**pick, "link": _link_value(pick["link"])} for c, pick in state["picks"].items()}
+            new.picks_ = {c: _renamed(pick, _link_value) for c, pick in state["picks"].items()}
         return new
 
     def _prepare(self) -> None:
@@ -295,7 +303,7 @@ class KernelEffect(Baseline):
         return {"context": context_folds, "unseen": gene_folds}.get(cls, condition_folds)(table)
 
     def _choose(self) -> dict[str, dict[str, Any]]:
-        """Pick the candidate with the least left-out error for every class."""
+        """Weigh the candidates by their left-out error, for every class."""
         n, genes = self._perturbed.shape
         subset = np.arange(n)
         if n > SELECTION_ROWS:
@@ -309,8 +317,9 @@ class KernelEffect(Baseline):
         ways = {"condition": condition_folds, "context": context_folds}
         if self.features is not None:
             ways["unseen"] = gene_folds
-        # what a gene does that was never perturbed is mostly unknown: shrink much further, to no change if need be
-        strengths = {"unseen": (*self.lambdas, 3 * max(self.lambdas), 10 * max(self.lambdas))}
+        # what a gene does that was never perturbed, or does elsewhere, may be unknown: shrink further, almost to no change
+        far = (*self.lambdas, 3 * max(self.lambdas), 10 * max(self.lambdas))
+        strengths = {"context": far, "unseen": far}
         results: dict[str, GridErrors] = {}
         for way, make in ways.items():
             folds = make(table)
@@ -338,38 +347,44 @@ class KernelEffect(Baseline):
             del asked["unseen"]
         picks = {}
         for cls, tried in asked.items():
-            found = [results[way].best(self._masks(way, table, of_class[cls])) for way in tried if way in results]
-            # nothing to choose by: effects add up and are hardly shrunken, as in the baselines without a choice
-            default = {"link": links[0], "kernel": ACTION_KERNELS[0], "lambda": min(self.lambdas), "error": np.nan}
+            found = [results[w].mixture(self._masks(cls, w, table, of_class[cls])) for w in tried if w in results]
+            default = default_pick(cls, links, self.lambdas, n_columns=self._training.design.shape[1])
             picks[cls] = next((pick for pick in found if pick is not None), default)
         return picks
 
-    def _masks(self, way: str, table: ConditionTable, of_class: np.ndarray) -> list[np.ndarray]:
+    def _masks(self, cls: str, way: str, table: ConditionTable, of_class: np.ndarray) -> list[np.ndarray]:
         """Return sets of rows to choose by, from those most like a question of the class to all that make sense."""
         if way == "unseen":
             return [of_class]
         folds = self._folds(way, table)
         alone, seen = supported_rows(table, folds, alone=True), supported_rows(table, folds)
+        if cls == "combination":  # other rows tell little about combinations, and mislead about how far to shrink them
+            return [alone & of_class]
         return [alone & of_class, seen & of_class, seen]
 
     def _predict(self, query: Rows, control: FloatArray, cls: str, train: np.ndarray | None = None) -> FloatArray:
-        """Return effects of ``query`` under the pick of a class, from all training rows or from ``train``."""
-        pick = self.picks_[cls]
-        eps, key = pick["link"], (pick["kernel"], pick["lambda"])
+        """Return effects of ``query`` under the mixture of a class, from all training rows or from ``train``."""
         index = np.arange(len(self._perturbed)) if train is None else train
         rows, gram = self._training.take(index), self._gram[np.ix_(index, index)]
         kernels = dict(joint_kernels(rows, query, gram, self.n_components, self.context_kernel))
-        among, across = kernels[pick["kernel"]]
-        factor = self._factors.get(key) if train is None else None
-        if factor is None:
-            factor = scipy.linalg.cho_factor(among + pick["lambda"] * np.eye(len(index)))
-            if train is None:
-                self._factors[key] = factor
-        if eps not in self._targets:
-            self._targets[eps] = apply_link(self._perturbed, eps) - apply_link(self._control, eps)
-        weights = scipy.linalg.cho_solve(factor, across.T).T
-        shift = weights @ (self._targets[eps] if train is None else self._targets[eps][index])
-        return invert_link(apply_link(control, eps) + shift, eps) - control
+        out = np.zeros((len(control), control.shape[1]))
+        by_link: dict[float | None, FloatArray] = {}
+        for eps, kernel, strength, weight in self.picks_[cls]["mixture"]:
+            among, across = kernels[kernel]
+            key = (kernel, strength)
+            factor = self._factors.get(key) if train is None else None
+            if factor is None:
+                factor = scipy.linalg.cho_factor(among + strength * np.eye(len(index)))
+                if train is None:
+                    self._factors[key] = factor
+            if eps not in self._targets:
+                self._targets[eps] = apply_link(self._perturbed, eps) - apply_link(self._control, eps)
+            if eps not in by_link:
+                by_link[eps] = apply_link(control, eps)
+            target = self._targets[eps] if train is None else self._targets[eps][index]
+            shift = scipy.linalg.cho_solve(factor, across.T).T @ target
+            out += weight * (invert_link(by_link[eps] + shift, eps) - control)
+        return out
 
 
 def _check_features(features: pd.DataFrame) -> None:
@@ -393,3 +408,9 @@ def _link_name(eps: float | None) -> float | str:
 
 def _link_value(eps: float | str) -> float | None:
     return None if eps == "identity" else float(eps)
+
+
+def _renamed(pick: dict[str, Any], rename: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return a pick with its links renamed, for writing as plain data and back."""
+    mixture = [[rename(eps), *rest] for eps, *rest in pick["mixture"]]
+    return {**pick, "link": rename(pick["link"]), "mixture": mixture}

@@ -10,6 +10,7 @@ import numpy as np
 
 from scjepa._types import FloatArray
 from scjepa.baselines._kernels import (
+    ACTION_KERNELS,
     Pair,
     action_kernels,
     apply_link,
@@ -22,6 +23,13 @@ from scjepa.data import ConditionTable
 
 MAX_FOLDS, MANY_UNITS, FEW_FOLDS = 32, 320, 10
 """At most 32 folds; 10 when there are more than 320 things to leave out (each fold is a set of decompositions)."""
+TEMPERATURE, MAX_MIXED, LEAST_WEIGHT = 0.1, 32, 0.01
+"""How fast a candidate's weight falls with its relative excess error, how many candidates are averaged at most, and the
+least weight relative to the best one's."""
+UNTRIED_COMBINATIONS = ((0.03, "additive", 0.3, 0.5), (0.03, "components", 0.3, 0.5))
+"""Link, kernel, strength and weight for combinations when too few left-out combinations of measured singles can tell:
+sums of single effects, shrunken, averaged with a prediction from their components (better than sums alone on two
+screens)."""
 Fold = tuple[np.ndarray, np.ndarray]
 """Training rows and left-out rows."""
 
@@ -67,11 +75,24 @@ class GridErrors:
     strengths: tuple[float, ...]
     errors: FloatArray
 
-    def best(self, masks: Sequence[np.ndarray]) -> dict[str, Any] | None:
-        """Pick the candidate with the least error over the first of ``masks`` that has three rows.
+    def mixture(self, masks: Sequence[np.ndarray]) -> dict[str, Any] | None:
+        """Weigh the candidates by their error over the first of ``masks`` that has three left-out rows.
 
-        The last mask needs two only; None when it has fewer. Errors are averaged as a geometric mean: conditions with
-        large effects have large errors, and would choose alone otherwise.
+        Errors are averaged as a geometric mean: conditions with large effects have large errors, and would choose alone
+        otherwise. A candidate whose mean squared error is a share r above the least weighs ``exp(-r / TEMPERATURE)``:
+        with few conditions to choose by, candidates that do about as well are averaged rather than one of them trusted.
+        At most ``MAX_MIXED`` count, and none that weighs less than ``LEAST_WEIGHT`` times the best.
+
+        Parameters
+        ----------
+        masks
+            Boolean ``(n,)`` sets of rows, those most like the question first. The last of several is used if it has two
+            rows, a mask on its own only if it has three.
+
+        Returns
+        -------
+        ``{"link", "kernel", "lambda", "error"}`` of the best candidate and ``"mixture"``, a list of
+        ``[link, kernel, lambda, weight]`` with weights that sum to one, best first. None if no mask has enough rows.
 
         Examples
         --------
@@ -80,22 +101,76 @@ class GridErrors:
         >>> import numpy as np
         >>> from scjepa.baselines._selection import GridErrors
         >>> grid = GridErrors((None,), ("additive",), (0.1, 1.0), np.array([[[[4.0, 1.0]]], [[[81.0, 100.0]]]]))
-        >>> grid.best([np.array([True, True])])
-        {'link': None, 'kernel': 'additive', 'lambda': 1.0, 'error': 5.5}
+        >>> pick = grid.mixture([np.array([False, True]), np.array([True, True])])
+        >>> pick["lambda"], pick["error"], pick["mixture"]
+        (1.0, 5.5, [[None, 'additive', 1.0, 1.0]])
         """
         left_out = np.isfinite(self.errors).all((1, 2, 3))
         rows = next((m & left_out for m in masks if (m & left_out).sum() >= 3), masks[-1] & left_out)
-        if rows.sum() < 2:
+        if rows.sum() < (2 if len(masks) > 1 else 3):
             return None
         errors = self.errors[rows]
         score = np.log(errors + 1e-9 * errors.mean() + 1e-300).mean(0)  # perfect predictions have no logarithm
-        j, k, s = (int(i) for i in np.unravel_index(int(np.argmin(score)), score.shape))
+        weight = np.exp(-np.expm1(np.minimum(score - score.min(), 50)) / TEMPERATURE).ravel()
+        order = np.argsort(-weight, kind="stable")[:MAX_MIXED]
+        order = order[weight[order] >= LEAST_WEIGHT]  # the best weighs one
+        share = weight[order] / weight[order].sum()
+        mixture = []
+        for flat, w in zip(order, share, strict=True):
+            j, k, s = np.unravel_index(flat, score.shape)
+            mixture.append([self.links[j], self.kernels[k], self.strengths[s], float(w)])
+        j, k, s = np.unravel_index(order[0], score.shape)
         return {
             "link": self.links[j],
             "kernel": self.kernels[k],
             "lambda": self.strengths[s],
             "error": float(np.sqrt(errors[:, j, k, s]).mean()),
+            "mixture": mixture,
         }
+
+
+def default_pick(
+    cls: str, links: Sequence[float | None], strengths: Sequence[float], *, n_columns: int
+) -> dict[str, Any]:
+    """Return what a class uses when there is nothing to choose by, in the form of :meth:`GridErrors.mixture`.
+
+    Combinations get ``UNTRIED_COMBINATIONS``, all else effects that add up and are hardly shrunken, as in the baselines
+    without a choice. What is not among the candidates is replaced: a link by the first, a strength by the nearest end of
+    the range, a kernel that needs several columns by the additive one.
+
+    Parameters
+    ----------
+    cls
+        Class of query rows.
+    links, strengths
+        Candidates.
+    n_columns
+        Columns of the design; with one there is the additive kernel only.
+
+    Returns
+    -------
+    The first candidate, error NaN, and the mixture.
+
+    Examples
+    --------
+    >>> from scjepa.baselines._selection import default_pick
+    >>> default_pick("combination", (None,), (1.0, 10.0), n_columns=5)["mixture"]
+    [[None, 'additive', 1.0, 0.5], [None, 'components', 1.0, 0.5]]
+    """
+    low, high = min(strengths), max(strengths)
+    additive = ACTION_KERNELS[0]
+    usual = UNTRIED_COMBINATIONS if cls == "combination" else ((links[0], additive, low, 1.0),)
+    mixture: list[list[Any]] = [
+        [
+            eps if eps in links else links[0],
+            kernel if n_columns > 1 else additive,
+            min(max(strength, low), high),
+            weight,
+        ]
+        for eps, kernel, strength, weight in usual
+    ]
+    eps, kernel, strength, _ = mixture[0]
+    return {"link": eps, "kernel": kernel, "lambda": strength, "error": np.nan, "mixture": mixture}
 
 
 def joint_kernels(

@@ -73,7 +73,7 @@ class ConditionTable:
         """Return the rows ``index`` (integers or a boolean mask) as a table of their own."""
         index = np.asarray(index)
         index = np.flatnonzero(index) if index.dtype == bool else index.astype(int)
-        pick = lambda a: None if a is None else a[index]  # noqa: E731
+        pick = lambda a: None if a is None else a[index]
         return replace(
             self,
             actions=tuple(self.actions[i] for i in index),
@@ -290,7 +290,7 @@ def weighted_means(x: Matrix, groups: Sequence[tuple[np.ndarray, np.ndarray]]) -
 def condition_means(x: Matrix, groups: CellGroups, genes: Sequence[str] = ()) -> ConditionTable:
     """Average log-normalised ``x`` over the cells of every condition and over its matched controls."""
     strata, weights = groups.control_strata
-    alike = lambda parts: [(cells, np.full(len(cells), 1 / len(cells))) for cells in parts]  # noqa: E731
+    alike = lambda parts: [(cells, np.full(len(cells), 1 / len(cells))) for cells in parts]
     control = weighted_means(weighted_means(x, alike(strata)), weights)
     perturbed = weighted_means(x, alike(groups.cells))
     return ConditionTable(

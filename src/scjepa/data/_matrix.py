@@ -42,7 +42,9 @@ class ExpressionMatrix:
     def __init__(
         self, x: Matrix, scale: InputScale, *, target_sum: float = 1e4, library: FloatArray | None = None
     ) -> None:
-        x = x.tocsr() if sp.issparse(x) else sp.csr_matrix(np.asarray(x))
+        x = sp.csr_matrix(x)
+        self.values: sp.csr_matrix
+        self.unit: FloatArray | None
         if scale == "counts":
             totals = np.asarray(x.sum(1), dtype=np.float64).ravel() if library is None else np.asarray(library)
             self.values = lognormalise(x, target_sum, totals)

@@ -53,7 +53,9 @@ def fit_components(x: Matrix, n_components: int, *, seed: int = 0) -> Components
             if genes <= 600 and n > genes:  # one pass and a small eigenproblem; squares of values need double precision
                 fitted = PCA(rank, svd_solver="covariance_eigh").fit(x.astype(np.float64))
             elif min(n, genes) <= 600 or rank > 0.8 * min(n, genes):  # Lanczos needs rank < min(shape)
-                fitted = PCA(rank, svd_solver="full").fit(np.asarray(x.todense() if sp.issparse(x) else x, np.float64))
+                fitted = PCA(rank, svd_solver="full").fit(
+                    np.asarray(sp.csr_matrix(x).toarray() if sp.issparse(x) else x, np.float64)
+                )
             else:
                 fitted = PCA(rank, svd_solver="arpack", random_state=seed).fit(x)
         kept = int((fitted.explained_variance_ > 1e-6 * fitted.explained_variance_[0]).sum())

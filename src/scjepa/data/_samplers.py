@@ -10,10 +10,10 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import IterableDataset
 
+from scjepa._types import FloatArray
 from scjepa.data._cache import EmbeddingCache
 from scjepa.data._conditions import CellGroups
 from scjepa.data._matrix import ExpressionMatrix
-from scjepa._types import FloatArray
 
 Batch = dict[str, torch.Tensor]
 
@@ -183,7 +183,7 @@ class SetBatches(_SeededBatches):
     ) -> None:
         super().__init__(seed, fixed=fixed)
         self.sampler, self.cells, self.steps, self.reference = sampler, cells, steps, reference
-        tensor = lambda a, kind: None if a is None else torch.as_tensor(np.asarray(a), dtype=kind)  # noqa: E731
+        tensor = lambda a, kind: None if a is None else torch.as_tensor(np.asarray(a), dtype=kind)
         self.per_condition = {
             "actions": tensor(actions, torch.float32),
             "shift": tensor(shift, torch.float32),

@@ -195,10 +195,11 @@ def split_cells(
         validation[units[order[:n_valid]]] = True
         test[units[order[n_valid + n_train :]]] = True
     else:
-        if by_column:
+        if values is not None:
             units_cells = [np.flatnonzero((values == v) & movable & ~test) for v in np.unique(values)]
         else:
-            units_cells = [cells for cells in groups.cells if not test[cells].any()]
+            members = () if groups is None else groups.cells
+            units_cells = [cells for cells in members if not test[cells].any()]
         units_cells = [cells for cells in units_cells if len(cells)]
         order = rng.permutation(len(units_cells))
         count = len(units_cells)

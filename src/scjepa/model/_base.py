@@ -13,8 +13,8 @@ import torch
 from anndata import AnnData
 from scvi.model.base import BaseModelClass
 
-from scjepa._compat import layer_names, prepare_scvi
 from scjepa._checks import closest, require_positive_int, some
+from scjepa._compat import layer_names, prepare_scvi
 from scjepa._scale import check_scale
 from scjepa._types import FloatArray, InputScale, IntArray
 from scjepa.data import ExpressionMatrix, Split, ViewBatches, fit_components
@@ -37,7 +37,9 @@ def check_cells(
 ) -> InputScale:
     """Check an AnnData's matrix at setup and return its scale."""
     if not isinstance(adata, AnnData):
-        raise TypeError(f"expected an AnnData, got {type(adata).__name__}. For MuData choose one modality: mdata['rna'].")
+        raise TypeError(
+            f"expected an AnnData, got {type(adata).__name__}. For MuData choose one modality: mdata['rna']."
+        )
     if adata.isbacked:
         raise ValueError("backed AnnData can't be trained on. Load it with adata = adata.to_memory().")
     if adata.n_obs == 0 or adata.n_vars == 0:
@@ -237,10 +239,11 @@ class JEPABase(BaseModelClass):
         """Run stage 1 and fix what follows from it in closed form; returns the history."""
         codes = self._batch_codes(self.adata, np.arange(self.adata.n_obs))
         views = {"reference": self.reference_unit_, "batch_codes": codes, "seed": seed}
-        train = ViewBatches(matrix, split.train, batch_size, **views)
+        size = max(batch_size // 2, 2)  # two views of each cell make a batch
+        train = ViewBatches(matrix, split.train, size, **views)
         validation = None
         if len(split.validation) >= 2:
-            validation = ViewBatches(matrix, split.validation, batch_size, fixed=True, **views)
+            validation = ViewBatches(matrix, split.validation, size, fixed=True, **views)
         stage = Stage(
             "encoder",
             VIEWS,

@@ -188,7 +188,7 @@ class ExpressionJEPA(JEPABase):
         accelerator, devices
             As in Lightning.
         batch_size
-            Cells per step and process.
+            Embeddings per step and process: two views of each of ``batch_size // 2`` cells.
         train_size, validation_size
             Shares of cells (of categories, with an obs column in ``split_by``). By default every cell that is not
             held out trains and nothing validates: the schedule is fixed.

@@ -57,7 +57,9 @@ class PredictionMixin:
         actions = {label: parse_label(label, s["control"], s["separator"]) for label in labels}
         for label, action in actions.items():
             if not action:
-                raise ValueError(f"{label!r} is the control, not a perturbation. Use include_control=True to get controls.")
+                raise ValueError(
+                    f"{label!r} is the control, not a perturbation. Use include_control=True to get controls."
+                )
         if s["dose_key"] is None and dose is not None:
             raise ValueError("dose was given, but the model was set up without dose_key.")
         doses = [None] if s["dose_key"] is None else np.atleast_1d(self.dose_ref_ if dose is None else dose).tolist()

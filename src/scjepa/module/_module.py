@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from scvi.module.base import BaseModuleClass, LossOutput
@@ -82,7 +83,7 @@ class JEPAModule(BaseModuleClass):
         *,
         actions: ActionSpec | None = None,
         n_latent: int = 32,
-        encoder: str = "mlp",
+        encoder: Literal["mlp", "modules"] = "mlp",
         n_hidden: int = 256,
         n_layers: int = 2,
         n_modules: int = 32,
@@ -180,9 +181,7 @@ class JEPAModule(BaseModuleClass):
             self.target_encoder.update(self.encoder)
 
     @torch.inference_mode()
-    def embed(
-        self, x: torch.Tensor, *, batch: torch.Tensor | None = None, give_tokens: bool = False
-    ) -> torch.Tensor:
+    def embed(self, x: torch.Tensor, *, batch: torch.Tensor | None = None, give_tokens: bool = False) -> torch.Tensor:
         """Return JEPA embeddings ``(n, latent)``, or module tokens ``(n, modules, d_token)``, of expression."""
         if give_tokens:
             return self.encoder(x, batch=batch, give_tokens=True)[1]

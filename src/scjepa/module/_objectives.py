@@ -87,10 +87,10 @@ class ViewAgreement(nn.Module):
         """Return the loss and its parts for a batch of ``first`` and ``second`` views."""
         first, second, codes = batch["first"], batch["second"], batch.get("batch")
         encode = module.encoder
-        hide = lambda n: torch.rand(n, encode.n_modules, device=first.device) < self.mask_rate  # noqa: E731
+        hide = lambda n: torch.rand(n, encode.n_modules, device=first.device) < self.mask_rate
         za = encode(first, hide(len(first)), batch=codes)
         zb = encode(second, hide(len(second)), batch=codes)
-        if module.target_encoder is not None:
+        if module.target_encoder is not None and module.view_predictor is not None:
             ta = module.target_encoder(first, batch=codes).detach()
             tb = module.target_encoder(second, batch=codes).detach()
             agreement = ((module.view_predictor(za) - tb) ** 2 + (module.view_predictor(zb) - ta) ** 2).mean() / 2
@@ -134,7 +134,7 @@ class SetMatching(nn.Module):
         source, target = batch["source_z"], batch["target_z"]
         state = module.state(source, batch.get("source_h"))
         base = source + batch["shift"][:, None] if "shift" in batch else source
-        set_loss, mean_loss = 0.0, 0.0
+        set_loss, mean_loss = source.new_zeros(()), source.new_zeros(())
         for member in module.predictors:
             noisy = state + self.noise * torch.randn_like(state) if self.training else state
             predicted = base + member(noisy, batch["actions"], batch.get("dose"), batch.get("kind"))
@@ -185,12 +185,13 @@ class JointPrediction(nn.Module):
         aim = hy
         if module.target_encoder is not None:
             aim = module.target_encoder(y.view(-1, genes)).view(sets, cells, -1).detach()
-        set_loss = mean_loss = 0.0
+        set_loss, mean_loss = hx.new_zeros(()), hx.new_zeros(())
         for member in module.predictors:
             predicted = hx + member(hx, batch["actions"], batch.get("dose"), batch.get("kind"))
             set_loss = set_loss + SET_LOSSES[self.set_loss](predicted, aim).mean()
             mean_loss = mean_loss + mean_distance(predicted, aim).mean()
         regularization = self.regularizer(both)
+        assert module.inverse_dynamics is not None  # made together with this objective
         inverse = module.inverse_dynamics.loss(hx, hy, batch["actions"])
         flat = torch.cat([x, y]).view(-1, genes)
         reconstruction = ((module.decoder(both) - module.encoder.center(flat)) ** 2).sum(1).mean() / both.shape[1]
@@ -200,7 +201,8 @@ class JointPrediction(nn.Module):
             + regularization
             + self.inverse_dynamics * inverse
             + self.reconstruction * reconstruction,
-            "set_loss": torch.as_tensor(set_loss),
+            "set_loss": set_loss,
+            "mean_loss": mean_loss,
             "regularization": regularization,
             "inverse_dynamics": inverse,
             "reconstruction": reconstruction,

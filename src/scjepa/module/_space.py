@@ -26,6 +26,10 @@ class ExpressionSpace(nn.Module):
     [[2.0, 1.0]]
     """
 
+    mean: torch.Tensor
+    loadings: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, n_genes: int, n_components: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_genes))
@@ -69,6 +73,9 @@ class LinearReadout(nn.Module):
     >>> readout(torch.tensor([[3.0]])).round(decimals=4).tolist()
     [[7.0]]
     """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
 
     def __init__(self, n_latent: int, n_genes: int) -> None:
         super().__init__()

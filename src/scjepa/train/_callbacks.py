@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import torch
 
 from scjepa.metrics import rankme
+from scjepa.nn import GeneExpressionEncoder
 
 COLLAPSE_STD = 0.1
 """Largest standard deviation of an embedding dimension, after the batch norm, below which all cells are one point."""
@@ -35,12 +36,12 @@ class CollapseMonitor(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Encode the probe, normalized by its own statistics as in training (running ones lag), and log."""
-        encoder = pl_module.module.encoder
+        encoder: GeneExpressionEncoder = pl_module.module.encoder  # type: ignore[union-attr, assignment]
         codes = None if self.batch is None else self.batch.to(pl_module.device)
         training = encoder.training
         encoder.eval()
         with torch.no_grad():
-            z = encoder(self.probe.to(pl_module.device), batch=codes, normalize=False).float()
+            z: torch.Tensor = encoder(self.probe.to(pl_module.device), batch=codes, normalize=False).float()
         encoder.train(training)
         z = (z - z.mean(0)) / (z.var(0, correction=0) + encoder.norm.eps).sqrt()
         std, rank = z.std(0, correction=0), float(rankme(z.cpu().numpy()))

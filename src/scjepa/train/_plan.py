@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from scvi.module.base import LossOutput
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from scjepa._checks import closest
 from scjepa.module import JEPAModule
@@ -105,13 +107,13 @@ class JEPATrainingPlan(pl.LightningModule):
         """Let the slow target encoder follow."""
         self.module.update_target()
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule."""
         c = self.config
         named = [(name, p) for name, p in self.module.trained_by(self.objective) if p.requires_grad]
         anchored = [p for name, p in named if name.startswith("encoder.skip")]
         free = [p for name, p in named if not name.startswith("encoder.skip")]
-        groups = [{"params": free}, {"params": anchored, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": free}, {"params": anchored, "weight_decay": 0.0}]
         total = self.total_steps
         if self._trainer is not None:  # several processes share the cells: fewer steps each than were counted before
             total = max(int(min(total, self.trainer.estimated_stepping_batches)), 1)
@@ -120,7 +122,7 @@ class JEPATrainingPlan(pl.LightningModule):
         )
         if c.schedule == "onecycle":
             # total + 1: the scheduler is stepped once more after the last batch
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, c.lr, total_steps=total + 1)
+            schedule: LRScheduler = OneCycleLR(optimizer, c.lr, total_steps=total + 1)
         else:
             warmup = max(min(c.warmup_steps, total // 4), 1)
 
@@ -128,5 +130,5 @@ class JEPATrainingPlan(pl.LightningModule):
                 cosine = 0.5 * (1 + math.cos(math.pi * min(step / total, 1)))
                 return min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * cosine)
 
-            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+            schedule = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

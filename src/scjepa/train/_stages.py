@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 from scvi.train import TrainRunner
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
-from scjepa.data import Split
+from scjepa.data import SetBatches, Split, ViewBatches
 from scjepa.train._plan import JEPATrainingPlan, PlanConfig
 
 
@@ -42,9 +42,9 @@ class Stage:
     name: str
     objective: str
     config: PlanConfig
-    train: IterableDataset
+    train: ViewBatches | SetBatches
     max_epochs: int
-    validation: IterableDataset | None = None
+    validation: ViewBatches | SetBatches | None = None
     callbacks: list[pl.Callback] = field(default_factory=list)
 
 
@@ -179,5 +179,3 @@ def epochs_for(steps: int, per_epoch: int) -> int:
     (37, 1)
     """
     return max(int(np.ceil(steps / max(per_epoch, 1))), 1)
-
-

@@ -8,14 +8,31 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.kernel_ridge import KernelRidge
 
 from scjepa.baselines import BASELINES, KernelEffect, MeanEffect
-from scjepa.baselines._selection import condition_folds
+from scjepa.baselines._design import ActionDesign
+from scjepa.baselines._kernels import action_kernels, apply_link, invert_link
+from scjepa.baselines._selection import UNTRIED_COMBINATIONS, condition_folds
 
 
 def fixed(strength=1.0, link=None, **kwargs):
     """Return an anchor with one link and one strength."""
     return KernelEffect(links=(link,), lambdas=(strength,), **kwargs)
+
+
+def mixed(table, query, mixture):
+    """Average scikit-learn's kernel ridge over a mixture; tables of one context."""
+    design = ActionDesign.of(table)
+    train, asked = design.rows(table), design.rows(query)
+    kernels = action_kernels(train, asked, table.order, query.order, table.effects @ table.effects.T)
+    out = 0
+    for eps, kernel, strength, weight in mixture:
+        among, across = kernels[kernel]
+        target = apply_link(table.perturbed, eps) - apply_link(table.control, eps)
+        shift = KernelRidge(alpha=strength, kernel="precomputed").fit(among, target).predict(across)
+        out = out + weight * (invert_link(apply_link(query.control, eps) + shift, eps) - query.control)
+    return out
 
 
 def plain(value):
@@ -77,6 +94,30 @@ def test_order_of_rows_and_company_of_queries_do_not_matter(make_screen, make_ta
     np.testing.assert_allclose(KernelEffect().fit(table).effects(query.rows([1])), out[[1]], atol=1e-10)
 
 
+def test_prediction_is_the_weighted_mean_of_the_candidates(make_screen):
+    table = make_screen(0, n_doubles=18)
+    train, query = table.rows(np.arange(22)), table.rows(np.arange(22, 26))
+    model = KernelEffect().fit(train)
+    mixture = model.picks_["combination"]["mixture"]
+    assert len({entry[0] for entry in mixture}) > 1 and np.isfinite(model.picks_["combination"]["error"])
+    np.testing.assert_allclose(model.effects(query), mixed(train, query, mixture), atol=1e-8)
+    best = mixed(train, query, [[*mixture[0][:3], 1.0]])
+    assert np.abs(model.effects(query) - best).max() > 1e-3  # the others count
+
+
+def test_untried_combination_of_two_singles_by_hand(make_table):
+    # singles are orthogonal under the additive kernel: shrunken by 1 / 1.3 each, they multiply under the link
+    table = make_table(["A", "B"], [0.5, 0.2], control=1.0)
+    query = make_table(["A+B"], control=1.0, n_genes=1)
+    model = KernelEffect().fit(table)
+    base = np.log(np.e - 1 + 0.03)
+    shift = (np.log(np.exp([1.5, 1.2]) - 1 + 0.03) - base).sum() / 1.3
+    additive = np.log1p(np.exp(base + shift) - 0.03) - 1
+    components = mixed(table, query, [(0.03, "components", 0.3, 1.0)]).item()
+    assert model.effects(query).item() == pytest.approx((additive + components) / 2)
+    assert abs(additive - components) > 0.01
+
+
 # ------------------------------------------------------------------ choosing
 def test_shrunken_combinations_are_predicted_better_than_by_adding(make_screen):
     errors = []
@@ -99,9 +140,10 @@ def test_link_is_chosen_where_effects_multiply(make_table):
     labels, contexts = ["A"] * 5, list("vwxyz")
     multiplied = make_table(labels, np.log1p(np.expm1(control) * fold) - control, contexts=contexts, control=control)
     added = make_table(labels, np.tile(np.log(fold), (5, 1)), contexts=contexts, control=control + 4)
-    pick = lambda table: KernelEffect(context_kernel=False).fit(table).picks_["context"]["link"]
-    assert pick(multiplied) == 0.03
-    assert pick(added) is None
+    pick = lambda table: KernelEffect(context_kernel=False).fit(table).picks_["context"]
+    assert pick(multiplied)["link"] == 0.03
+    assert pick(added)["link"] is None
+    assert {entry[0] for entry in pick(multiplied)["mixture"]} == {0.03}  # no other comes near
 
 
 def test_noise_is_shrunken_as_far_as_possible(make_table):
@@ -109,7 +151,8 @@ def test_noise_is_shrunken_as_far_as_possible(make_table):
     labels = [g for g in "ABCDEF" for _ in range(3)]
     table = make_table(labels, rng.normal(size=(18, 50)), contexts=list("xyz") * 6, control=5.0)
     picks = KernelEffect().fit(table).picks_
-    assert picks["context"]["lambda"] == picks["single"]["lambda"] == 10.0
+    assert picks["single"]["lambda"] == 10.0
+    assert picks["context"]["lambda"] == 100.0  # elsewhere, further still
 
 
 def test_each_class_of_query_has_its_pick(make_table):
@@ -122,13 +165,51 @@ def test_each_class_of_query_has_its_pick(make_table):
     assert np.isfinite(model.effects(query)).all(1).tolist() == [True] * 5 + [False]
     without = KernelEffect().fit(table)
     assert without.classes(query).tolist() == ["single", "combination", "context", "context", "", ""]
-    assert set(without.picks_["single"]) == {"link", "kernel", "lambda", "error"}
+    assert set(without.picks_["single"]) == {"link", "kernel", "lambda", "error", "mixture"}
 
 
-def test_negative_values_use_the_identity(make_screen):
-    table = make_screen(0)
+def test_weights_of_every_class_sum_to_one_and_the_best_is_first(make_screen):
+    table = make_screen(4, n_doubles=18)
+    table = replace(table, contexts=np.array(["x", "y"] * 13, object))
+    features = pd.DataFrame(np.random.default_rng(0).normal(size=(8, 3)), index=table.vocabulary())
+    picks = KernelEffect(features=features).fit(table).picks_
+    assert sorted(picks) == ["combination", "context", "single", "unseen"]
+    for pick in picks.values():
+        weights = [entry[3] for entry in pick["mixture"]]
+        assert sum(weights) == pytest.approx(1.0, abs=1e-12) and weights == sorted(weights, reverse=True)
+        assert pick["mixture"][0][:3] == [pick["link"], pick["kernel"], pick["lambda"]]
+
+
+def test_combinations_choose_by_three_combinations_of_measured_singles_or_not_at_all(make_screen):
+    table, default = make_screen(0, n_doubles=12), [list(entry) for entry in UNTRIED_COMBINATIONS]
+    pick = lambda rows: KernelEffect().fit(table.rows(np.array(rows))).picks_["combination"]
+    assert np.isfinite(pick(range(11))["error"]) and pick(range(11))["mixture"] != default
+    two = pick(range(10))
+    assert two["mixture"] == default and np.isnan(two["error"])
+    assert (two["link"], two["kernel"], two["lambda"]) == tuple(default[0][:3])
+    assert pick(range(8))["mixture"] == default
+    # twelve combinations, many of them of genes seen in others, but no gene measured alone
+    assert pick(range(8, 20))["mixture"] == default
+
+
+def test_one_gene_is_enough_for_the_class_of_combinations(make_table):
+    table = make_table(["A", "A", "A"], [1.0, 1.0, 2.0], dose=np.array([1.0, 1.0, 3.0]), control=5.0)
+    # one column, hence the additive kernel only: K = (1, 1, 2)' (1, 1, 2), so all are shrunken by 6 / (6 + .3)
+    fitted = fixed(0.3).fit(table).fitted_effects("combination").ravel()
+    np.testing.assert_allclose(fitted, np.array([1.0, 1.0, 2.0]) * 6 / 6.3)
+
+
+@pytest.mark.parametrize("n_rows", [8, 20])  # without and with combinations to choose by
+def test_negative_values_use_the_identity(make_screen, n_rows):
+    table = make_screen(0).rows(np.arange(n_rows))
     signatures = replace(table, control=np.zeros_like(table.control), perturbed=table.effects)
-    assert {pick["link"] for pick in KernelEffect().fit(signatures).picks_.values()} == {None}
+    model = KernelEffect().fit(signatures)
+    for pick in model.picks_.values():
+        assert {pick["link"], *(entry[0] for entry in pick["mixture"])} == {None}
+    assert {entry[0] for entry in KernelEffect().fit(table).picks_["combination"]["mixture"]} != {None}
+    query = replace(make_screen(0).rows([19]), control=np.zeros((1, 40)))
+    expected = mixed(signatures, query, model.picks_["combination"]["mixture"])
+    np.testing.assert_allclose(model.effects(query), expected, atol=1e-8)
 
 
 def test_large_tables_choose_on_the_most_variable_genes_and_some_rows(make_screen, monkeypatch):
@@ -139,7 +220,10 @@ def test_large_tables_choose_on_the_most_variable_genes_and_some_rows(make_scree
     monkeypatch.setattr("scjepa.baselines._kernel_effect.MAX_VALUES", 1)
     monkeypatch.setattr("scjepa.baselines._kernel_effect.SELECTION_GENES", 40)
     found = KernelEffect().fit(wide).picks_["combination"]
-    assert found == pytest.approx(expected)  # the genes that vary are the 40 of the narrow table
+    # the genes that vary are the 40 of the narrow table
+    assert found["error"] == pytest.approx(expected["error"])
+    assert [entry[:3] for entry in found["mixture"]] == [entry[:3] for entry in expected["mixture"]]
+    np.testing.assert_allclose([e[3] for e in found["mixture"]], [e[3] for e in expected["mixture"]], rtol=1e-6)
     monkeypatch.setattr("scjepa.baselines._kernel_effect.SELECTION_ROWS", 15)
     model = KernelEffect().fit(wide)
     assert model.left_out_effects().shape == wide.control.shape
@@ -184,7 +268,7 @@ def test_fitted_effects_use_the_pick_of_each_row_or_of_a_class(make_screen):
     table = make_screen(3)
     model = KernelEffect().fit(table)
     np.testing.assert_allclose(model.fitted_effects(), model.effects(table), atol=1e-12)
-    model.picks_["context"] = {**model.picks_["context"], "kernel": "additive", "lambda": 1e9}
+    model.picks_["context"] = {**model.picks_["context"], "mixture": [[None, "additive", 1e9, 1.0]]}
     np.testing.assert_allclose(model.fitted_effects("context"), 0, atol=1e-6)
 
 
@@ -192,8 +276,9 @@ def test_combinations_are_left_out_in_all_their_contexts(make_table):
     table = make_table(["A", "B", "A+B", "A+B"], [1, 2, 3, 30], contexts=["x", "x", "x", "y"])
     assert [test.tolist() for _, test in condition_folds(table)] == [[0], [1], [2, 3]]
     model = fixed(0.01).fit(table)
-    left_out = model.left_out_effects()
-    assert left_out[2].item() == pytest.approx(3.0, abs=0.1)  # the sum of A and B, not drawn to the 30 elsewhere
+    expected = mixed(table.rows([0, 1]), table.rows([2]), model.picks_["combination"]["mixture"])
+    assert model.left_out_effects()[2].item() == pytest.approx(expected.item())
+    assert 2.0 < expected.item() < 3.0  # nearly the sum of A and B, not drawn to the 30 elsewhere
 
 
 # ------------------------------------------------------------------ features
@@ -273,7 +358,11 @@ def test_kernel_state_survives_json_with_picks_and_features(make_screen):
     table = make_screen(0)
     features = pd.DataFrame(np.random.default_rng(0).normal(size=(9, 3)), index=[*table.vocabulary(), "new"])
     model = KernelEffect(features=features, links=(None, 0.1), n_components=4).fit(table)
+    assert {entry[0] for entry in model.picks_["combination"]["mixture"]} == {None, 0.1}
     text = json.dumps(model.state(), default=lambda array: array.tolist())
+    stored = json.loads(text)["picks"]["combination"]
+    assert {entry[0] for entry in stored["mixture"]} == {"identity", 0.1}
+    assert stored["link"] == stored["mixture"][0][0]
     again = KernelEffect.from_state(json.loads(text))
     assert again.picks_ == model.picks_ and again.links == (None, 0.1) and again.n_components == 4
     question = replace(table.rows([0, 1]), actions=(("new",), ("G0", "new")), perturbed=None)

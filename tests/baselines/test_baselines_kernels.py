@@ -24,6 +24,7 @@ from scjepa.baselines._selection import (
     Rows,
     condition_folds,
     context_folds,
+    default_pick,
     gene_folds,
     grid_errors,
     supported_rows,
@@ -190,11 +191,77 @@ def test_grid_errors_agree_with_scikit_learn(make_screen, eps):
             np.testing.assert_allclose(grid.errors[test, 0, 0, s], expected, rtol=1e-8)
 
 
-def test_best_uses_the_first_mask_with_three_rows():
+# ------------------------------------------------------------------ weighing candidates
+def strengths_grid(errors, rows=3):
+    """Return a grid over strengths 0, 1, 2, ...; each row has the same errors on another scale."""
+    errors = np.outer(10.0 ** np.arange(rows), errors)[:, None, None]
+    return GridErrors((None,), ("additive",), tuple(float(s) for s in range(errors.shape[-1])), errors)
+
+
+def test_weights_fall_with_the_relative_excess_error_by_hand():
+    pick = strengths_grid([1.1, 1.0, 1.2]).mixture([np.ones(3, bool)])
+    e = np.exp(1.0)  # an excess of a tenth is one unit of the exponent
+    total = 1 + 1 / e + 1 / e**2
+    assert [entry[:3] for entry in pick["mixture"]] == [[None, "additive", s] for s in (1.0, 0.0, 2.0)]
+    np.testing.assert_allclose([entry[3] for entry in pick["mixture"]], [1 / total, 1 / e / total, 1 / e**2 / total])
+    assert (pick["link"], pick["kernel"], pick["lambda"]) == (None, "additive", 1.0)
+    assert pick["error"] == pytest.approx((1 + 10**0.5 + 10) / 3)  # mean distance of the best candidate alone
+
+
+def test_weights_are_of_geometric_mean_errors_over_all_axes():
+    # geometric means 2, 2.2, 2, 2.4; arithmetic means would put the second first
+    errors = np.array([[1.0, 2.2, 4.0, 2.4], [4.0, 2.2, 1.0, 2.4], [2.0, 2.2, 2.0, 2.4]]).reshape(3, 2, 1, 2)
+    pick = GridErrors((None, 0.1), ("additive",), (1.0, 3.0), errors).mixture([np.ones(3, bool)])
+    assert [entry[0::2] for entry in pick["mixture"]] == [[None, 1.0], [0.1, 1.0], [None, 3.0], [0.1, 3.0]]
+    raw = np.exp([0.0, 0.0, -1.0, -2.0])
+    np.testing.assert_allclose([entry[3] for entry in pick["mixture"]], raw / raw.sum(), rtol=1e-6)
+
+
+def test_candidates_below_one_percent_of_the_best_do_not_count():
+    # exp(-4.6) is 0.01005, exp(-4.61) is 0.00995
+    pick = strengths_grid([1.0, 1.46, 1.461, 9.0]).mixture([np.ones(3, bool)])
+    assert [entry[2] for entry in pick["mixture"]] == [0.0, 1.0]
+    assert pick["mixture"][1][3] == pytest.approx(np.exp(-4.6) / (1 + np.exp(-4.6)), rel=1e-5)
+
+
+def test_at_most_the_best_32_candidates_count():
+    pick = strengths_grid(1.04 - 0.001 * np.arange(40)).mixture([np.ones(3, bool)])
+    assert [entry[2] for entry in pick["mixture"]] == [float(s) for s in range(39, 7, -1)]
+    assert sum(entry[3] for entry in pick["mixture"]) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_a_perfect_candidate_counts_alone():
+    with np.errstate(divide="raise", over="raise", invalid="raise"):
+        pick = strengths_grid([1.0, 0.0]).mixture([np.ones(3, bool)])
+    assert pick["mixture"] == [[None, "additive", 1.0, 1.0]] and pick["error"] == 0.0
+
+
+def test_mixture_uses_the_first_mask_with_three_rows():
     errors = np.array([[1.0, 4.0], [1.0, 4.0], [9.0, 1.0], [9.0, 1.0], [9.0, 1.0]])[:, None, None]
     grid = GridErrors((None,), ("additive",), (0.1, 1.0), errors)
     first, last = np.array([1, 1, 0, 0, 0], bool), np.array([0, 0, 1, 1, 1], bool)
-    assert grid.best([first, last])["lambda"] == 1.0  # two rows are too few
-    assert grid.best([last | first])["lambda"] == 1.0
-    assert grid.best([first])["lambda"] == 0.1  # the last resort needs two
-    assert grid.best([np.array([1, 0, 0, 0, 0], bool)]) is None
+    assert grid.mixture([first, last])["lambda"] == 1.0  # two rows are too few
+    assert grid.mixture([last | first])["lambda"] == 1.0
+    assert grid.mixture([last, first])["lambda"] == 1.0  # three are enough
+    assert grid.mixture([np.zeros(5, bool), first])["lambda"] == 0.1  # the last resort needs two
+    assert grid.mixture([first]) is None  # but a mask on its own three
+    assert grid.mixture([first, np.array([1, 0, 0, 0, 0], bool)]) is None
+    errors[2] = np.nan  # a row that was never left out tells nothing
+    assert grid.mixture([last]) is None
+
+
+def test_default_pick_is_the_fixed_mixture_or_nearly_adding():
+    default = default_pick("combination", (None, 0.03), (0.01, 10.0), n_columns=3)
+    assert default["mixture"] == [[0.03, "additive", 0.3, 0.5], [0.03, "components", 0.3, 0.5]]
+    assert (default["link"], default["kernel"], default["lambda"]) == (0.03, "additive", 0.3)
+    assert np.isnan(default["error"])
+    for cls in ("single", "context", "unseen"):
+        assert default_pick(cls, (0.1, None), (3.0, 0.01), n_columns=3)["mixture"] == [[0.1, "additive", 0.01, 1.0]]
+
+
+def test_default_pick_stays_among_the_candidates():
+    entries = lambda *args, n_columns=3: default_pick("combination", *args, n_columns=n_columns)["mixture"]
+    assert [entry[0] for entry in entries((0.1, None), (0.3,))] == [0.1, 0.1]
+    assert [entry[2] for entry in entries((None,), (0.01, 0.1))] == [0.1, 0.1]
+    assert [entry[2] for entry in entries((None,), (1.0, 10.0))] == [1.0, 1.0]
+    assert [entry[1] for entry in entries((None,), (0.3,), n_columns=1)] == ["additive", "additive"]

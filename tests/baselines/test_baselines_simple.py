@@ -52,16 +52,17 @@ def test_context_transfer_averages_the_other_contexts(make_table):
 
 
 def test_registry_lists_every_baseline_by_its_name():
-    assert list(BASELINES) == ["no change", "mean", "additive", "context transfer", "ridge", "kernel anchor"]
+    simple = ["no change", "mean", "matching mean", "additive", "context transfer"]
+    assert list(BASELINES) == [*simple, "kNN", "linear", "ridge", "kernel anchor"]
     assert all(cls.name == name for name, cls in BASELINES.items())
 
 
 @pytest.mark.parametrize(
     ("label", "context", "missing"),
     [
-        ("A+B", "x", {"context transfer"}),
-        ("A", "y", {"additive"}),
-        ("Z", "x", {"additive", "context transfer", "ridge", "kernel anchor"}),
+        ("A+B", "x", {"context transfer", "linear"}),  # no perturbed gene is measured
+        ("A", "y", {"additive", "linear"}),
+        ("Z", "x", {"additive", "context transfer", "kNN", "linear", "ridge", "kernel anchor"}),
     ],
 )
 def test_applicable_leaves_out_what_has_no_prediction(make_table, label, context, missing):

@@ -15,10 +15,12 @@ TRAIN = {"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu"}
 
 
 def screen(seed: int = 0) -> ad.AnnData:
-    """A screen of about 500 cells x 60 genes with combinations, two contexts and two batches."""
-    return scjepa.datasets.simulate_perturbseq(
-        60, 8, 4, 2, n_cells=30, n_control=60, contexts=("state A", "state B"), seed=seed
+    """A screen of about 500 cells x 60 genes with combinations, two contexts and two batches; shallow, as cells are."""
+    adata = scjepa.datasets.simulate_perturbseq(
+        60, 8, 4, 2, n_cells=30, n_control=60, contexts=("state A", "state B"), depth=300, seed=seed
     )
+    adata.obs["amount"] = np.where(adata.obs["perturbation"] == "control", 0.0, 3.0)
+    return adata
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ CASES = {
     ),
     "PerturbJEPA both": Case(
         scjepa.PerturbJEPA,
-        {"perturbation_key": "perturbation", "context_key": "context"},
+        {"perturbation_key": "perturbation", "context_key": "context", "dose_key": "amount"},
         {"n_latent": 6, "n_pcs": 10, "predictor_input": "both", "set_loss": "energy"},
         label_key="perturbation",
         predict=predict_pair,

@@ -80,16 +80,31 @@ def test_refuses_shapes_that_do_not_fit(z, c, message):
 
 
 def test_jepa_predictor_is_a_narrow_residual_network():
-    predictor = JEPAPredictor(8, n_layers=1)
-    assert predictor.n_hidden == 4 and JEPAPredictor(1).n_hidden == 1
-    z = rand(6, 8)
+    predictor = JEPAPredictor(24, n_layers=1)
+    assert predictor.n_hidden == 12
+    z = rand(6, 24)
     h = predictor.input(z)
     norm, up, _, _, down, _ = predictor.blocks[0]
     h = h + down(F.gelu(up(norm(h))))
     torch.testing.assert_close(predictor(z), predictor.output(h))
     # all that it passes on lies in a space as wide as the bottleneck
-    rank = torch.linalg.matrix_rank(predictor(rand(100, 8)) - predictor.output[1].bias, tol=1e-4)
-    assert rank <= 4
+    rank = torch.linalg.matrix_rank(predictor(rand(100, 24)) - predictor.output[1].bias, tol=1e-4)
+    assert rank <= 12
+
+
+@pytest.mark.parametrize("n_latent", [1, 2, 3, 5])
+def test_default_jepa_predictor_of_few_dimensions_does_not_collapse(n_latent):
+    def rank(predictor):
+        out = predictor(rand(100, n_latent))
+        return int(torch.linalg.matrix_rank(out - out.mean(0), tol=1e-3))
+
+    torch.manual_seed(0)
+    assert JEPAPredictor(n_latent).n_hidden == 8
+    assert rank(JEPAPredictor(n_latent)) == n_latent
+    assert (
+        rank(JEPAPredictor(n_latent, n_hidden=1)) == 0
+    )  # why there is a floor: the layer norm of one unit is constant
+    assert rank(JEPAPredictor(n_latent, n_hidden=2)) == 1
 
 
 def test_jepa_predictor_with_condition_and_tokens():

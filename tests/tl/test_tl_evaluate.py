@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from pathlib import Path
 
 import anndata as ad
@@ -57,6 +58,20 @@ def test_table_and_uns(screen, prediction):
     assert set(scores.loc[scores.kind == "model", "method"]) == {"mine"}
     assert set(scores["context"]) == {"all"}
     same(prediction.uns["jepa"]["scores"], scores)
+
+
+def test_a_view_becomes_data_of_its_own_without_a_warning(screen, prediction, caplog):
+    prediction.uns["jepa"] = {"prediction": {"perturbation_key": KEY, "train": ["A", "B", "C"], "context_key": ""}}
+    view = prediction[prediction.obs[KEY] == "A+B"]
+    assert view.is_view
+    with warnings.catch_warnings(), caplog.at_level(logging.INFO):
+        warnings.simplefilter("error")
+        scores = evaluate(view, screen, baselines=None)
+    assert "pred is a view: it is copied in place" in caplog.text
+    assert set(scores["perturbation"]) == {"A+B"}
+    same(view.uns["jepa"]["scores"], scores)
+    assert set(view.uns["jepa"]) == {"prediction", "scores"} and not view.is_view
+    assert set(prediction.uns["jepa"]) == {"prediction"}  # what the view looked at is untouched
 
 
 def test_scores_survive_a_file(screen, prediction, tmp_path):

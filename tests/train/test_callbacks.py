@@ -1,4 +1,4 @@
-"""The collapse monitor is silent on a healthy encoder and warns, once, on each kind of collapse."""
+"""The collapse monitor warns, once, on each kind of collapse; the best weights are those of the lowest loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scjepa.nn import GeneExpressionEncoder
-from scjepa.train import CollapseMonitor
+from scjepa.train import BestWeights, CollapseMonitor
 
 GENES, LATENT, CELLS = 20, 8, 64
 
@@ -118,3 +118,30 @@ def test_batch_codes_are_used() -> None:
     aware = look(made, CollapseMonitor(shifted, codes))["rankme"]
     blind = look(made, CollapseMonitor(shifted))["rankme"]
     assert aware > blind + 1
+
+
+# ---------------------------------------------------------------- best weights
+@pytest.mark.parametrize(
+    ("losses", "kept"),
+    [
+        ([3.0, 1.0, 2.0], 1),
+        ([1.0, 1.0, 2.0], 0),  # the first of equals
+        ([float("nan"), 2.0, float("nan")], 1),
+        ([float("nan"), float("inf")], None),
+        ([], None),
+    ],
+)
+def test_best_weights(losses: list[float], kept: int | None) -> None:
+    weight = torch.nn.Parameter(torch.zeros(2))
+    keeper = BestWeights([weight])
+    trainer = SimpleNamespace(callback_metrics={"validation_loss": torch.tensor(-1.0)}, sanity_checking=True)
+    keeper.on_validation_end(trainer, None)  # Lightning's trial run before training does not count
+    trainer.sanity_checking = False
+    for epoch, loss in enumerate(losses):
+        trainer.current_epoch, trainer.callback_metrics["validation_loss"] = epoch, torch.tensor(loss)
+        weight.data.fill_(epoch)
+        keeper.on_validation_end(trainer, None)
+    weight.data.fill_(9)
+    keeper.on_train_end(trainer, None)
+    assert keeper.epoch == kept
+    assert weight.tolist() == [9 if kept is None else kept] * 2 and weight.requires_grad

@@ -36,9 +36,11 @@ def test_two_histories() -> None:
         "encoder_rankme": 3,
         "predictor_train_loss": 4,
         "predictor_set_loss_train": 5,
-        "train_loss": 4,
-        "validation_loss": 2,
+        "train_loss": 4,  # and no validation loss beside it: the encoder's is another quantity
     }
+    last = {"train_loss": frame(4), "validation_loss": frame(6)}
+    both = merge_histories([("encoder", first), ("predictor", last)])
+    assert both["train_loss"] is last["train_loss"] and both["validation_loss"] is last["validation_loss"]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +153,37 @@ def test_early_stopping_waits_and_stops() -> None:
     own.config = PlanConfig(lr=0.0)
     options = {"early_stopping_patience": 2, "early_stopping_min_delta": 1e3}
     assert len(run_stage(model(), own, split, early_stopping=False, **options, **RUN)["train_loss"]) == 4
+
+
+class Weights(pl.Callback):
+    """Notes validation loss and weights after every epoch."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.states: list[dict[str, torch.Tensor]] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.losses.append(float(trainer.callback_metrics["validation_loss"]))
+        self.states.append({k: v.clone() for k, v in pl_module.module.state_dict().items()})
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+def test_early_stopping_keeps_the_weights_of_the_best_epoch(stopping: bool) -> None:
+    made, notes = model(), Weights()
+    own, split = stage(epochs=6, callbacks=[notes])
+    own.config = PlanConfig(lr=3.0, warmup_steps=12)  # goes well until the rate is too high
+    with seeded(0):
+        run_stage(made, own, split, early_stopping=stopping, **RUN)
+    best = int(np.argmin(notes.losses))
+    assert len(notes.losses) == 6 and best < 5 and notes.losses[-1] > 1.05 * notes.losses[best]
+    kept, end = notes.states[best if stopping else -1], made.module.state_dict()
+    trained = [name for name, _ in made.module.trained_by(VIEWS)]
+    assert len(trained) > 5
+    for name in trained:
+        assert torch.equal(end[name], kept[name]), name
+        assert torch.equal(end[name], notes.states[-1][name]) == (not stopping), name
+    for name in set(end) - set(trained):  # what the stage does not train is as it was at the end
+        assert torch.equal(end[name], notes.states[-1][name]), name
 
 
 def test_without_validation_every_epoch_runs() -> None:

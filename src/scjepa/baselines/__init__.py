@@ -4,6 +4,9 @@ from scjepa.baselines._additive import Additive
 from scjepa.baselines._base import Baseline
 from scjepa.baselines._context_transfer import ContextTransfer
 from scjepa.baselines._kernel_effect import KernelEffect
+from scjepa.baselines._knn import KNNEffect
+from scjepa.baselines._linear import Linear
+from scjepa.baselines._matching_mean import MatchingMean
 from scjepa.baselines._mean import MeanEffect
 from scjepa.baselines._no_change import NoChange
 from scjepa.baselines._registry import BASELINES, applicable
@@ -14,7 +17,10 @@ __all__ = [
     "Additive",
     "Baseline",
     "ContextTransfer",
+    "KNNEffect",
     "KernelEffect",
+    "Linear",
+    "MatchingMean",
     "MeanEffect",
     "NoChange",
     "Ridge",

@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from scjepa._types import FloatArray
-from scjepa.baselines._base import Baseline, condition_keys
+from scjepa.baselines._base import Baseline
+from scjepa.baselines._singles import single_effects
 from scjepa.data import ConditionTable
 
 
@@ -46,17 +47,9 @@ class Additive(Baseline):
     def effects(self, query: ConditionTable) -> FloatArray:
         """Return the sums, ``(m, genes)``; NaN for single perturbations and where a single was not measured."""
         table = self._trained(query)
-        delta = table.effects
-        single: dict[tuple, dict[str, int]] = {}
-        for i, (action, kind, dose) in enumerate(condition_keys(table)):
-            if len(action) == 1:
-                single.setdefault((action[0], kind, dose), {})[str(table.contexts[i])] = i
         out = np.full(query.control.shape, np.nan)
-        for i, (action, kind, dose) in enumerate(condition_keys(query)):
-            measured = [single.get((name, kind, dose)) for name in action]
-            if len(action) < 2 or None in measured:
-                continue
-            here = str(query.contexts[i])
-            rows = [[where[here]] if here in where else list(where.values()) for where in measured if where]
-            out[i] = np.sum([delta[r].mean(0) for r in rows], axis=0)
+        for i, parts in enumerate(single_effects(table, query)):
+            measured = [part for part in parts if part is not None]
+            if len(parts) > 1 and len(measured) == len(parts):
+                out[i] = np.sum(measured, axis=0)
         return out

@@ -9,13 +9,16 @@ import numpy as np
 
 from scjepa._checks import some
 from scjepa._types import FloatArray
+from scjepa.baselines._cells import CellMethods
 from scjepa.data import ConditionTable
 
 
-class Baseline(ABC):
+class Baseline(CellMethods, ABC):
     """A closed-form predictor of perturbation effects.
 
-    Subclasses set ``name`` (the label of their row in score tables) and implement :meth:`fit` and :meth:`effects`.
+    On tables of mean profiles: :meth:`fit` and :meth:`effects`. On cells, with the signatures of the models:
+    :meth:`fit_anndata` and :meth:`predict_perturbation`. Subclasses set ``name`` (the label of their row in score
+    tables) and implement the first two.
     """
 
     name: ClassVar[str]
@@ -30,8 +33,8 @@ class Baseline(ABC):
         """Return predicted effects ``(m, genes)``, log-normalised scale; rows of NaN where it does not apply."""
 
     def state(self) -> dict[str, Any]:
-        """Return the fitted state as arrays, strings, numbers, lists and dicts, for :meth:`from_state`."""
-        state = dict(vars(self))
+        """Return the fitted state as arrays, strings, numbers, lists and dicts, for :meth:`from_state`; no cells."""
+        state = {key: value for key, value in vars(self).items() if key not in ("_cells", "_layer", "_keys")}
         if "table_" in state:
             state["table_"] = table_state(state["table_"])
         return state

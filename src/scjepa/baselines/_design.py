@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
+from scjepa._checks import some
 from scjepa._types import FloatArray
 from scjepa.data import ConditionTable
 
@@ -91,3 +93,18 @@ def summed_features(table: ConditionTable, names: Sequence[str], values: FloatAr
     total = table.design([names[j] for j in used]) @ values[used]
     norm = np.linalg.norm(total, axis=1, keepdims=True)
     return np.divide(total, norm, out=np.zeros_like(total), where=norm > 0)
+
+
+def check_features(features: pd.DataFrame) -> None:
+    """Raise unless ``features`` is a table of finite numbers with one row a gene."""
+    if not isinstance(features, pd.DataFrame):
+        raise TypeError(f"features: expected a pandas DataFrame, gene x features; found {type(features).__name__}.")
+    if not features.index.is_unique:
+        twice = list(features.index[features.index.duplicated()].unique())
+        raise ValueError(f"features: {len(twice)} genes have more than one row: {some(twice)}. Keep one row a gene.")
+    bad = features.index[~np.isfinite(features.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)).all(1)]
+    if len(bad):
+        raise ValueError(
+            f"features: {len(bad)} of {len(features)} genes have values that are missing or no finite numbers: "
+            f"{some(list(bad))}. Drop or impute them."
+        )

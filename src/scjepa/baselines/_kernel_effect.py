@@ -12,7 +12,7 @@ import scipy.linalg
 from scjepa._checks import require_positive_int, some
 from scjepa._types import FloatArray
 from scjepa.baselines._base import Baseline, table_from_state, table_state
-from scjepa.baselines._design import ActionDesign, summed_features
+from scjepa.baselines._design import ActionDesign, check_features, summed_features
 from scjepa.baselines._kernels import apply_link, control_axes, invert_link
 from scjepa.baselines._selection import (
     Fold,
@@ -28,12 +28,10 @@ from scjepa.baselines._selection import (
 )
 from scjepa.data import ConditionTable
 
-MAX_VALUES = 1_000_000
-"""Above this many values (conditions x genes) candidates are compared on the most variable genes only ..."""
-SELECTION_GENES = 1_000
-"""... this many, ..."""
+MAX_VALUES, SELECTION_GENES = 1_000_000, 1_000
+"""Above so many values (conditions x genes) candidates are compared on the most variable genes only, and on how many."""
 SELECTION_ROWS = 1_000
-"""... and on at most this many conditions."""
+"""They are compared on at most this many conditions."""
 
 
 class KernelEffect(Baseline):
@@ -62,20 +60,20 @@ class KernelEffect(Baseline):
     ``unseen``      a gene was never perturbed in training     one gene, with all rows it is part of
     =============== ========================================== ==========================================
 
-    The last two take precedence, ``unseen`` first. A class judges by training rows that are like its questions.
-    ``combination`` asks for three left-out combinations or more whose genes are all measured alone; with fewer, two
-    shrunken candidates that did well on other screens count by half each. ``single`` and ``context`` take what there is:
-    singles or combinations of measured singles, else rows of the class whose genes are seen in the rest, else all such
-    rows; with fewer than two the first link, effects that add up and the smallest :math:`\lambda` are used. More than 32
-    conditions, contexts or genes are left out in 32 folds (more than 320 in 10). Components of single effects are
-    computed anew inside every fold.
+    The last two take precedence, ``unseen`` first. ``combination`` judges by left-out combinations whose genes are all
+    measured alone in the rest; if there are fewer than three, two shrunken candidates that did well on other screens
+    count by half each. ``single`` and ``context`` judge by rows of the class whose genes are seen in the rest (genes of
+    combinations alone, if three such rows exist), else by all rows whose genes are; with fewer than two, or three for
+    ``unseen``, effects add up under the first link and the smallest :math:`\lambda`. More than 32 conditions, contexts
+    or genes are left out in 32 folds (more than 320 in 10). Components of single effects are computed anew inside every
+    fold.
 
     Parameters
     ----------
     context_kernel
         Whether effects may depend on the control profile; without it contexts share one effect (under the link).
     links
-        Candidates of :math:`\epsilon`; None is the identity. Tables with negative values use the identity only.
+        Candidates of :math:`\epsilon`; None is the identity, the only one used for tables with negative values.
     lambdas
         Candidates of the ridge strength; 3 and 10 times the largest are tried too for ``context`` and ``unseen``.
     features
@@ -135,7 +133,7 @@ class KernelEffect(Baseline):
         if not len(lambdas) or not all(np.isfinite(v) and v > 0 for v in lambdas):
             raise ValueError(f"lambdas={lambdas!r}: expected one or more positive numbers.")
         if features is not None:
-            _check_features(features)
+            check_features(features)
         self.context_kernel = bool(context_kernel)
         self.links = tuple(None if e is None else float(e) for e in links)
         self.lambdas = tuple(float(v) for v in lambdas)
@@ -385,21 +383,6 @@ class KernelEffect(Baseline):
             shift = scipy.linalg.cho_solve(factor, across.T).T @ target
             out += weight * (invert_link(by_link[eps] + shift, eps) - control)
         return out
-
-
-def _check_features(features: pd.DataFrame) -> None:
-    """Raise unless ``features`` is a table of finite numbers with one row a gene."""
-    if not isinstance(features, pd.DataFrame):
-        raise TypeError(f"features: expected a pandas DataFrame, gene x features; found {type(features).__name__}.")
-    if not features.index.is_unique:
-        twice = list(features.index[features.index.duplicated()].unique())
-        raise ValueError(f"features: {len(twice)} genes have more than one row: {some(twice)}. Keep one row a gene.")
-    bad = features.index[~np.isfinite(features.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)).all(1)]
-    if len(bad):
-        raise ValueError(
-            f"features: {len(bad)} of {len(features)} genes have values that are missing or no finite numbers: "
-            f"{some(list(bad))}. Drop or impute them."
-        )
 
 
 def _link_name(eps: float | None) -> float | str:

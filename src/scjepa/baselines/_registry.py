@@ -6,13 +6,17 @@ from scjepa.baselines._additive import Additive
 from scjepa.baselines._base import Baseline
 from scjepa.baselines._context_transfer import ContextTransfer
 from scjepa.baselines._kernel_effect import KernelEffect
+from scjepa.baselines._knn import KNNEffect
+from scjepa.baselines._linear import Linear
+from scjepa.baselines._matching_mean import MatchingMean
 from scjepa.baselines._mean import MeanEffect
 from scjepa.baselines._no_change import NoChange
 from scjepa.baselines._ridge import Ridge
 from scjepa.data import ConditionTable
 
 BASELINES: dict[str, type[Baseline]] = {
-    cls.name: cls for cls in (NoChange, MeanEffect, Additive, ContextTransfer, Ridge, KernelEffect)
+    cls.name: cls
+    for cls in (NoChange, MeanEffect, MatchingMean, Additive, ContextTransfer, KNNEffect, Linear, Ridge, KernelEffect)
 }
 """Every baseline of perturbation effects by the name of its row in score tables, simplest first."""
 
@@ -40,7 +44,7 @@ def applicable(table: ConditionTable, query: ConditionTable) -> list[Baseline]:
     >>> table = ConditionTable((("A",), ("B",)), where, np.ones((2, 2)), np.array([[2.0, 1.0], [1.0, 3.0]]))
     >>> query = ConditionTable((("A", "B"),), np.array(["all"]), np.ones((1, 2)))
     >>> [baseline.name for baseline in applicable(table, query)]
-    ['no change', 'mean', 'additive', 'ridge', 'kernel anchor']
+    ['no change', 'mean', 'matching mean', 'additive', 'kNN', 'ridge', 'kernel anchor']
     """
     fitted = (cls().fit(table) for cls in BASELINES.values())
     return [baseline for baseline in fitted if baseline.applies(query).any()]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,8 +80,14 @@ class JEPABase(BaseModelClass):
     """Shared by all model classes; see :class:`ExpressionJEPA` and :class:`PerturbJEPA`."""
 
     _module_cls = JEPAModule
+    module: JEPAModule
+    history_: dict[str, pd.DataFrame] | None
     reference_unit_: float = 1.0
     typical_total_: float = 1e4
+
+    @abstractmethod
+    def _build_module(self) -> JEPAModule:
+        """Return a fresh module as the model's arguments ask for; the same at every call."""
 
     # ---------------------------------------------------------------- setup
     @property
@@ -96,7 +104,7 @@ class JEPABase(BaseModelClass):
         if not self.is_trained_:
             raise RuntimeError(f"{what} needs a trained model. Run model.train() first.")
 
-    def _encoder_arguments(self, gene_sets: dict[str, Sequence[str]] | None, n_modules: int) -> dict[str, Any]:
+    def _encoder_arguments(self, gene_sets: Mapping[str, Sequence[str]] | None, n_modules: int) -> dict[str, Any]:
         """Turn gene sets into encoder arguments; the names of the modules are kept for interpretation."""
         if gene_sets is None:
             self.module_names_ = [f"module {i}" for i in range(n_modules)]
@@ -201,7 +209,7 @@ class JEPABase(BaseModelClass):
         encoder.initialize(axes.loadings, std, axes.mean)
         if self._init_modules():
             encoder.set_modules(kmeans_modules(axes.loadings * axes.std[:, None], encoder.n_modules, seed))
-        if encoder.n_batch:
+        if encoder.offset is not None:
             codes = self._batch_codes(self.adata, train)
             for code in range(encoder.n_batch):
                 rows = np.flatnonzero(codes == code)
@@ -238,12 +246,14 @@ class JEPABase(BaseModelClass):
     ) -> dict[str, pd.DataFrame]:
         """Run stage 1 and fix what follows from it in closed form; returns the history."""
         codes = self._batch_codes(self.adata, np.arange(self.adata.n_obs))
-        views = {"reference": self.reference_unit_, "batch_codes": codes, "seed": seed}
         size = max(batch_size // 2, 2)  # two views of each cell make a batch
-        train = ViewBatches(matrix, split.train, size, **views)
+        views = partial(
+            ViewBatches, matrix, batch_size=size, reference=self.reference_unit_, batch_codes=codes, seed=seed
+        )
+        train = views(split.train)
         validation = None
         if len(split.validation) >= 2:
-            validation = ViewBatches(matrix, split.validation, size, fixed=True, **views)
+            validation = views(split.validation, fixed=True)
         stage = Stage(
             "encoder",
             VIEWS,
@@ -270,7 +280,8 @@ class JEPABase(BaseModelClass):
                 batch = None if codes is None else torch.from_numpy(codes[cells]).to(self.device)
                 yield encoder(seen.to(self.device), batch=batch, normalize=normalize), x
 
-        n, total, square = 0, 0.0, 0.0
+        n, total = 0, torch.zeros(encoder.n_latent, dtype=torch.float64, device=self.device)
+        square = torch.zeros_like(total)
         for h, _ in blocks(normalize=False):
             n, total, square = n + len(h), total + h.double().sum(0), square + (h.double() ** 2).sum(0)
         mean = total / n

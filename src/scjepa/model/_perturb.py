@@ -17,14 +17,14 @@ from scjepa._labels import parse_labels
 from scjepa._types import InputScale
 from scjepa.baselines import BASELINES, Baseline, KernelEffect
 from scjepa.data import group_cells
-from scjepa.model._base import JEPABase, check_cells
+from scjepa.model._base import check_cells
 from scjepa.model._perturb_training import PerturbTrainingMixin
 from scjepa.model._predict import PredictionMixin
 from scjepa.module import ActionSpec, JEPAModule
 from scjepa.train import seeded
 
 
-class PerturbJEPA(PerturbTrainingMixin, PredictionMixin, JEPABase):
+class PerturbJEPA(PerturbTrainingMixin, PredictionMixin):
     """Action-conditioned world model of cells for genetic (or any labelled) perturbations.
 
     Stage 1 learns an embedding of cells (see :class:`ExpressionJEPA`). Stage 2 predicts, in frozen
@@ -38,8 +38,8 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin, JEPABase):
     adata
         Set up with :meth:`setup_anndata`.
     gene_embeddings
-        Perturbed gene x features (names as in the labels). With it, perturbations of genes never seen perturbed can
-        be predicted.
+        Gene x features (names as in the labels), for genes that were never perturbed in training. Without it the
+        loadings of the measured genes are used; a gene with neither is refused.
     registry
         For loading without data; not for users.
     anchor
@@ -132,8 +132,8 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin, JEPABase):
         self.actions_ = self._known_actions()
         self.joint_ = False
         self.dose_ref_ = 1.0
-        self.anchor_: Baseline | None = None
-        self.base_anchor_: Baseline | None = None
+        self.anchor_ = None
+        self.base_anchor_ = None
         self._new_anchor()  # a wrong anchor= is refused here, not after minutes of training
         self.module = self._build_module()
         self._model_summary_string = (
@@ -257,13 +257,12 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin, JEPABase):
     def _new_anchor(self, **changes: Any) -> Baseline | None:
         """Return a fresh, unfitted anchor as ``anchor=`` asks for."""
         wanted = self.init_params_["non_kwargs"]["anchor"]
-        features = self.init_params_["non_kwargs"]["gene_embeddings"]
         if wanted is None:
             return None
         if isinstance(wanted, Baseline):
             return type(wanted).from_state(wanted.state())
         if wanted in ("kernel", KernelEffect.name):
-            return KernelEffect(features=features, **changes)
+            return KernelEffect(**changes)
         if wanted not in BASELINES:
             raise ValueError(f"anchor={wanted!r}: expected 'kernel', None, a baseline, or one of {sorted(BASELINES)}.")
         return BASELINES[wanted]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,11 +25,9 @@ from scjepa.data import (
     split_cells,
 )
 from scjepa.data._splits import Holdout
+from scjepa.model._perturb_state import PerturbState
 from scjepa.module import JOINT, SETS
 from scjepa.train import PlanConfig, Stage, epochs_for, merge_histories, run_stage, seeded
-
-if TYPE_CHECKING:
-    from scjepa.model._perturb import PerturbJEPA
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +36,10 @@ STEPS_PER_EPOCH = 20
 PREDICTOR_PLAN = PlanConfig(lr=2e-3, weight_decay=0.05, betas=(0.9, 0.999), schedule="onecycle", gradient_clip=0.0)
 
 
-class PerturbTrainingMixin:
+class PerturbTrainingMixin(PerturbState):
     """Training methods of :class:`PerturbJEPA`."""
 
-    def _groups(self: PerturbJEPA, adata: AnnData) -> CellGroups:
+    def _groups(self, adata: AnnData) -> CellGroups:
         """Group the cells of ``adata`` into conditions and controls, as the setup says."""
         s, obs = self._setup, adata.obs
         column = lambda key: None if s[key] is None else obs[s[key]].astype(str).to_numpy()
@@ -57,7 +55,7 @@ class PerturbTrainingMixin:
         )
 
     def train(
-        self: PerturbJEPA,
+        self,
         max_epochs: int | None = None,
         *,
         accelerator: str = "auto",
@@ -146,8 +144,8 @@ class PerturbTrainingMixin:
         with seeded(seed):
             if joint != self.joint_ or not self.is_trained_:
                 self.joint_ = joint
-                if self._setup["dose_key"] is not None:
-                    self.dose_ref_ = float(np.median(known.dose[known.dose > 0])) if (known.dose > 0).any() else 1.0
+                positive = np.zeros(0) if known.dose is None else known.dose[known.dose > 0]
+                self.dose_ref_ = float(np.median(positive)) if len(positive) else 1.0
                 self.module = self._build_module()
                 self._prepare_encoder(matrix, split.train, seed)
             self._fit_anchor(matrix, known, split.train, seed)
@@ -168,7 +166,7 @@ class PerturbTrainingMixin:
         self.seed_ = seed
         self._remember(known)
 
-    def _wants_residual(self: PerturbJEPA, known: CellGroups) -> bool:
+    def _wants_residual(self, known: CellGroups) -> bool:
         wanted = self.init_params_["non_kwargs"]["residual"]
         if wanted == "auto":
             wanted = float(np.median([len(c) for c in known.cells])) >= 5
@@ -176,14 +174,13 @@ class PerturbTrainingMixin:
                 logger.info("fewer than 5 cells per condition: the anchor predicts, no network is trained.")
         return bool(wanted)
 
-    def _fit_anchor(
-        self: PerturbJEPA, matrix: ExpressionMatrix, known: CellGroups, train: np.ndarray, seed: int
-    ) -> None:
+    def _fit_anchor(self, matrix: ExpressionMatrix, known: CellGroups, train: np.ndarray, seed: int) -> None:
         """Fix the coordinates and fit the anchor in closed form, on training cells only."""
         axes = fit_components(matrix.values[train], self.module.space.loadings.shape[0], seed=seed)
         used = axes.std > 0
         scale = float(axes.std[used].mean()) if used.any() else 1.0
         self.module.space.set_axes(torch.from_numpy(axes.mean), torch.from_numpy(axes.loadings), scale)
+        self.axes_std_, self._unseen_anchor = axes.std, None
         table = condition_means(matrix.values, known, tuple(self.var_names))
         self.anchor_ = self._new_anchor()
         self.base_anchor_ = self.anchor_
@@ -192,11 +189,11 @@ class PerturbTrainingMixin:
             if isinstance(self.anchor_, KernelEffect) and len(set(known.contexts)) > 1:
                 # With a context kernel the training effects are fitted so closely that nothing is left to learn
                 # from: the network corrects the anchor that does not look at contexts.
-                self.base_anchor_ = self._new_anchor(context_kernel=False)
-                self.base_anchor_.fit(table)
+                blind = self._new_anchor(context_kernel=False)
+                self.base_anchor_ = self.anchor_ if blind is None else blind.fit(table)
         self._table = table
 
-    def _remember(self: PerturbJEPA, known: CellGroups) -> None:
+    def _remember(self, known: CellGroups) -> None:
         """Record the training conditions: predictions carry them, so that evaluation knows what was seen."""
         separator = self._setup["separator"]
         self.trained_on_ = pd.DataFrame(
@@ -206,14 +203,14 @@ class PerturbTrainingMixin:
                 "n_cells": [len(c) for c in known.cells],
             }
         )
-        self.usual_kind_: dict[tuple[str, ...], str] = {}
+        self.usual_kind_ = {}
         if known.kind is not None:
             kinds = pd.DataFrame({"action": known.actions, "kind": known.kind, "n": self.trained_on_["n_cells"]})
             counts = kinds.groupby(["action", "kind"])["n"].sum().sort_values(kind="stable")
             self.usual_kind_ = dict(counts.index.tolist())
             self.usual_kind_[()] = str(kinds.groupby("kind")["n"].sum().idxmax())
 
-    def _cache(self: PerturbJEPA, matrix: ExpressionMatrix) -> EmbeddingCache:
+    def _cache(self, matrix: ExpressionMatrix) -> EmbeddingCache:
         """Encode every cell once."""
         space = self.module.space
         loadings = space.loadings.cpu().numpy().T
@@ -227,7 +224,7 @@ class PerturbTrainingMixin:
         return EmbeddingCache((z / float(space.scale)).astype(np.float32), h)
 
     def _set_batches(
-        self: PerturbJEPA,
+        self,
         cells: EmbeddingCache | ExpressionMatrix,
         groups: CellGroups,
         shift: np.ndarray | None,
@@ -247,7 +244,7 @@ class PerturbTrainingMixin:
             **options,
         )
 
-    def _split_groups(self: PerturbJEPA, groups: CellGroups, split: Split) -> tuple[CellGroups, CellGroups | None]:
+    def _split_groups(self, groups: CellGroups, split: Split) -> tuple[CellGroups, CellGroups | None]:
         """Training and validation conditions; validation sets borrow training controls where they have none."""
         train, valid = np.zeros((2, self.adata.n_obs), bool)
         train[split.train], valid[split.validation] = True, True
@@ -259,7 +256,7 @@ class PerturbTrainingMixin:
         return groups.within(train), validation if validation is not None and len(validation) else None
 
     def _train_predictor(
-        self: PerturbJEPA,
+        self,
         matrix: ExpressionMatrix,
         groups: CellGroups,
         split: Split,
@@ -288,7 +285,7 @@ class PerturbTrainingMixin:
         return run_stage(self, Stage("predictor", SETS, config, train, epochs, valid), split, **runner)
 
     def _train_joint(
-        self: PerturbJEPA,
+        self,
         matrix: ExpressionMatrix,
         groups: CellGroups,
         split: Split,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,10 @@ from scjepa._checks import closest, require_labels, require_member, require_posi
 from scjepa._keys import Keys
 from scjepa._labels import Action, parse_label
 from scjepa._types import FloatArray
+from scjepa.baselines import KernelEffect
 from scjepa.data import ConditionTable, shift_cells
 from scjepa.data._conditions import SINGLE_CONTEXT
-
-if TYPE_CHECKING:
-    from scjepa.model._perturb import PerturbJEPA
+from scjepa.model._perturb_state import PerturbState
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +35,11 @@ class Question:
     kind: str | None = None
 
 
-class PredictionMixin:
+class PredictionMixin(PerturbState):
     """Prediction methods of :class:`PerturbJEPA`."""
 
     def _questions(
-        self: PerturbJEPA,
+        self,
         perturbations: str | Sequence[str],
         contexts: Sequence[str],
         dose: float | Sequence[float] | None,
@@ -78,9 +77,7 @@ class PredictionMixin:
             for context in contexts
         ]
 
-    def _source_cells(
-        self: PerturbJEPA, adata: AnnData, indices: Any, context: str | Sequence[str] | None
-    ) -> dict[str, np.ndarray]:
+    def _source_cells(self, adata: AnnData, indices: Any, context: str | Sequence[str] | None) -> dict[str, np.ndarray]:
         """Find the control cells to start from: context -> positions in ``adata``."""
         s = self._setup
         cells = self._cells(adata, indices)
@@ -118,7 +115,7 @@ class PredictionMixin:
             require_member(c, found, "context", where="the contexts with control cells")
         return {c: found[c] for c in wanted}
 
-    def _effects(self: PerturbJEPA, questions: list[Question], control: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _effects(self, questions: list[Question], control: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Effects ``(m, genes)`` of the anchor and of the anchor that the network corrects."""
         doses, kinds = [q.dose for q in questions], [q.kind for q in questions]
         table = ConditionTable(
@@ -129,37 +126,54 @@ class PredictionMixin:
             kind=None if kinds[0] is None else np.array(kinds, dtype=object),
             genes=tuple(self.var_names),
         )
-        if self.anchor_ is None or self.joint_:
+        if self.anchor_ is None or self.base_anchor_ is None or self.joint_:
             self._require_known(questions)
             zero = np.zeros_like(control)
             return zero, zero
         full = self.anchor_.effects(table)
         base = full if self.base_anchor_ is self.anchor_ else self.base_anchor_.effects(table)
-        lost = ~np.isfinite(full).all(1) | ~np.isfinite(base).all(1)
-        if lost.any():
-            self._require_known([q for q, bad in zip(questions, lost, strict=True) if bad])
-            names = sorted({q.label for q, bad in zip(questions, lost, strict=True) if bad})
-            raise ValueError(
-                f"the anchor {self.anchor_.name!r} has no prediction for {some(names)}. "
-                "Use anchor='kernel', which predicts any combination of known genes in any context."
-            )
+        lost = np.flatnonzero(~np.isfinite(full).all(1) | ~np.isfinite(base).all(1))
+        if len(lost):
+            unseen = self._unseen_effects([questions[i] for i in lost], table.rows(lost))
+            full, base = full.copy(), base.copy()
+            full[lost] = base[lost] = unseen
         return full, base
 
-    def _require_known(self: PerturbJEPA, questions: list[Question]) -> None:
-        """Raise when a perturbed gene was never trained on and has no features."""
-        seen = {name for label in self.trained_on_["perturbation"] for name in label.split(self._setup["separator"])}
+    def _unseen_effects(self, questions: list[Question], table: ConditionTable) -> FloatArray:
+        """Effects that the anchor can't predict alone: of genes never perturbed in training, from their features."""
+        if not isinstance(self.anchor_, KernelEffect):
+            self._require_known(questions)
+            names = sorted({q.label for q in questions})
+            raise ValueError(
+                f"the anchor {getattr(self.anchor_, 'name', None)!r} has no prediction for {some(names)}. "
+                "Use anchor='kernel', which predicts any combination of known genes in any context."
+            )
+        self._require_known(questions, self._gene_features().index.astype(str))
+        if self._unseen_anchor is None:  # kept apart, so that features change nothing for perturbations that were seen
+            self._unseen_anchor = KernelEffect(features=self._gene_features()).fit(self.anchor_.table_)
+        return self._unseen_anchor.effects(table)
+
+    def _gene_features(self) -> pd.DataFrame:
+        """Features of genes: ``gene_embeddings`` if given, else the loadings of the measured genes."""
+        given = self.init_params_["non_kwargs"]["gene_embeddings"]
+        if given is not None:
+            return given
+        return pd.DataFrame(self.module.space.loadings.T.cpu().numpy() * self.axes_std_, index=self.var_names)
+
+    def _require_known(self, questions: list[Question], featured: Iterable[str] = ()) -> None:
+        """Raise when a perturbed gene was never trained on and is not among those with features."""
+        separator = self._setup["separator"]
+        able = {name for label in self.trained_on_["perturbation"] for name in label.split(separator)} | set(featured)
         for q in questions:
-            unknown = [name for name in q.action if name not in seen]
+            unknown = [name for name in q.action if name not in able]
             if unknown:
                 raise ValueError(
-                    f"{some(unknown)} in {q.label!r} was not perturbed in any training cell and has no features."
-                    f"{closest(unknown[0], seen)} Pass gene_embeddings= (a DataFrame gene x features that covers it) "
-                    "to PerturbJEPA."
+                    f"{some(unknown)} in {q.label!r} was not perturbed in any training cell and has no features "
+                    f"(no gene_embeddings, not a measured gene).{closest(unknown[0], able)} Pass gene_embeddings= "
+                    "(a DataFrame gene x features that covers it) to PerturbJEPA."
                 )
 
-    def _shift(
-        self: PerturbJEPA, x: torch.Tensor, question: Question, full: FloatArray, base: FloatArray
-    ) -> torch.Tensor:
+    def _shift(self, x: torch.Tensor, question: Question, full: FloatArray, base: FloatArray) -> torch.Tensor:
         """Shift ``(cells, genes)`` (or ``(1, genes)``) of control cells ``x`` under one question."""
         space = self.module.space
         full_t, base_t = (torch.as_tensor(e, dtype=torch.float32, device=self.device)[None] for e in (full, base))
@@ -169,23 +183,22 @@ class PredictionMixin:
             actions = torch.tensor([[float(name in question.action) for name in self.actions_]], device=self.device)
             dose = None if question.dose is None else torch.tensor([question.dose], device=self.device).float()
             kind = None if question.kind is None else torch.tensor([self._kinds().index(question.kind)]).to(self.device)
-            h = None
-            if self.joint_ or self._module_arguments["predictor_input"] != "z":
-                h = self.module.embed(self._at_reference(x))
-            state = h if self.joint_ else self.module.state(space.project(x), h)
-            move = self.module.shift(state[None], actions, dose, kind)[0]
             if self.joint_:
-                return self.module.readout(h + move) - self.module.readout(h)
+                start = self.module.embed(self._at_reference(x))
+                end = start + self.module.shift(start[None], actions, dose, kind)[0]
+                return self.module.readout(end) - self.module.readout(start)
+            h = None if self.module.predictor_input == "z" else self.module.embed(self._at_reference(x))
+            move = self.module.shift(self.module.state(space.project(x), h)[None], actions, dose, kind)[0]
         inside = space.project_shift(base_t)
         outside = full_t - space.lift_shift(space.project_shift(full_t))
         return outside + space.lift_shift(inside if move is None else inside + move)
 
-    def _at_reference(self: PerturbJEPA, x: torch.Tensor) -> torch.Tensor:
+    def _at_reference(self, x: torch.Tensor) -> torch.Tensor:
         """Expression on the scale that the encoder reads."""
         return x if self.reference_unit_ == 1.0 else torch.log1p(torch.expm1(x) / self.reference_unit_)
 
     def predict_perturbation(
-        self: PerturbJEPA,
+        self,
         perturbations: str | Sequence[str],
         adata: AnnData | None = None,
         *,
@@ -281,7 +294,7 @@ class PredictionMixin:
             obs = pd.concat([first, obs])
         return self._assemble(x, obs)
 
-    def _describe(self: PerturbJEPA, question: Question, sources: pd.Index) -> pd.DataFrame:
+    def _describe(self, question: Question, sources: pd.Index) -> pd.DataFrame:
         """``obs`` of the cells predicted for one question."""
         s, n = self._setup, len(sources)
         obs = pd.DataFrame({s["perturbation_key"]: [question.label] * n})
@@ -295,7 +308,7 @@ class PredictionMixin:
         obs[Keys.obs.kind] = "predicted" if question.action else "control"
         return obs
 
-    def _assemble(self: PerturbJEPA, x: FloatArray, obs: pd.DataFrame) -> AnnData:
+    def _assemble(self, x: FloatArray, obs: pd.DataFrame) -> AnnData:
         """Put predicted expression and annotation into an AnnData with embeddings and provenance."""
         s = self._setup
         obs.index = pd.Index([f"prediction-{i}" for i in range(len(obs))])

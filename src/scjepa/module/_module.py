@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from scvi.module.base import BaseModuleClass, LossOutput
@@ -155,6 +155,10 @@ class JEPAModule(BaseModuleClass):
                 self.objectives[JOINT] = JointPrediction(
                     term, set_loss, mean_weight=mean_weight, reconstruction=reconstruction
                 )
+
+    def on_load(self, model: Any, **kwargs: Any) -> None:
+        """Give ``model``, before its weights are loaded, the module that training made (joint or not, reference dose)."""
+        model.module = model._build_module()
 
     def trained_by(self, objective: str) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield names and parameters that ``objective`` trains; all others stay as they are."""

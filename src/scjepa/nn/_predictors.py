@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from scjepa._checks import require_positive_int
 
+MIN_WIDTH = 8
+"""Smallest default width of :class:`JEPAPredictor`."""
+
 
 def expand_condition(z: Tensor, condition: Tensor, n_cond: int) -> Tensor:
     """Return ``condition`` with a dimension for the cells of a set where ``z`` has one more dimension; check shapes."""
@@ -124,7 +127,8 @@ class JEPAPredictor(nn.Module):
     n_cond
         Dimensions of a condition that is concatenated to the context (which part is hidden, which action); 0 for none.
     n_hidden
-        Width, by default half of ``n_latent``.
+        Width, by default half of ``n_latent``, but at least 8: the layer norm of one unit is constant and that of
+        two units a sign, so that narrower blocks pass next to nothing on.
     n_layers
         Number of residual blocks (LayerNorm, linear, GELU, linear).
     dropout
@@ -149,7 +153,7 @@ class JEPAPredictor(nn.Module):
         self.n_latent = require_positive_int(n_latent, "n_latent")
         self.n_cond = require_positive_int(n_cond, "n_cond", minimum=0)
         require_positive_int(n_layers, "n_layers")
-        width = max(1, n_latent // 2) if n_hidden is None else require_positive_int(n_hidden, "n_hidden")
+        width = max(MIN_WIDTH, n_latent // 2) if n_hidden is None else require_positive_int(n_hidden, "n_hidden")
         self.n_hidden = width
         self.input = nn.Linear(n_latent + n_cond, width)
         self.blocks = nn.ModuleList(

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata import AnnData
+from anndata import AnnData, ImplicitModificationWarning
 
 from scjepa._checks import closest, require_member, require_positive_int, some
 from scjepa._keys import Keys
@@ -122,7 +122,7 @@ def evaluate(
     Tidy table, one row per method x condition x metric: ``method``, ``kind`` (``"model"`` or ``"baseline"``),
     ``perturbation`` (label as written in ``real``), ``context`` (``"all"`` without ``context_key``), ``metric``,
     ``value`` (NaN where undefined). A baseline has no rows for conditions that it can't predict.
-    Writes the same table to ``pred.uns["jepa"][key_added]``.
+    Writes the same table to ``pred.uns["jepa"][key_added]``; a ``pred`` that is a view becomes data of its own.
 
     Raises
     ------
@@ -213,8 +213,17 @@ def evaluate(
 
     columns = ["method", "kind", "perturbation", "context", "metric", "value"]
     scores = pd.DataFrame([r for part in records.values() for r in part], columns=columns)
-    pred.uns[Keys.uns.root] = {**pred.uns.get(Keys.uns.root, {}), key_added: scores}
+    _store(pred, key_added, scores)
     return scores.copy()
+
+
+def _store(pred: AnnData, key: str, scores: pd.DataFrame) -> None:
+    """Write ``scores`` to ``pred``; the AnnData that a view looks at stays as it is."""
+    if pred.is_view:
+        logger.info("pred is a view: it is copied in place, so that scores can be written to it.")
+    with warnings.catch_warnings():  # anndata copies views that are written to, and warns: here it is meant
+        warnings.simplefilter("ignore", ImplicitModificationWarning)
+        pred.uns[Keys.uns.root] = {**pred.uns.get(Keys.uns.root, {}), key: scores}
 
 
 def _score(metric: str, pred: _Side, true: _Side, reference: FloatArray | None) -> float:

@@ -87,7 +87,7 @@ def summarize_scores(scores: pd.DataFrame) -> pd.DataFrame:
     common = has[broad].all(axis=1) if len(broad) else has.any(axis=1)
     if not common.any():
         common[:] = True
-    chosen = wide[wide.index.droplevel("method").isin(common.index[common])]
+    chosen = wide[wide.reset_index("method").index.isin(common.index[common])]
     out = chosen.groupby(level="method", observed=True).mean()
     out["n_conditions"] = chosen.groupby(level="method", observed=True).size()
     order = pd.DataFrame({"baseline": kind.reindex(out.index) != "model"})

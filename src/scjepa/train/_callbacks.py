@@ -1,14 +1,18 @@
-"""Callbacks: a monitor that watches the embedding for collapse while it trains."""
+"""Callbacks: one watches the embedding for collapse while it trains, one keeps the weights of the best epoch."""
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterable
 
 import lightning.pytorch as pl
 import torch
 
 from scjepa.metrics import rankme
 from scjepa.nn import GeneExpressionEncoder
+
+logger = logging.getLogger(__name__)
 
 COLLAPSE_STD = 0.1
 """Largest standard deviation of an embedding dimension, after the batch norm, below which all cells are one point."""
@@ -56,3 +60,44 @@ class CollapseMonitor(pl.Callback):
                 f"{float(std.max()):.2g}. Raise regularizer_weight or use regularizer='visreg'.",
                 stacklevel=2,
             )
+
+
+class BestWeights(pl.Callback):
+    """Put the weights of the epoch with the lowest ``validation_loss`` back when training ends.
+
+    Early stopping notices that the loss stalls only after it waited; the weights of the last epoch are not the best.
+
+    Parameters
+    ----------
+    parameters
+        Parameters that are trained; one copy of them is kept.
+
+    Attributes
+    ----------
+    best
+        Lowest validation loss so far.
+    epoch
+        The epoch where it was found, or None when there was no finite loss: nothing is put back then.
+    """
+
+    def __init__(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        self.parameters = list(parameters)
+        self.kept: list[torch.Tensor] = []
+        self.best = float("inf")
+        self.epoch: int | None = None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Copy the weights when the loss is lower than ever."""
+        loss = float(trainer.callback_metrics.get("validation_loss", torch.inf))
+        if not trainer.sanity_checking and loss < self.best:
+            self.best, self.epoch = loss, trainer.current_epoch
+            self.kept = [p.detach().clone() for p in self.parameters]
+
+    @torch.no_grad()
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the best weights back."""
+        if self.epoch is None:
+            return
+        for parameter, kept in zip(self.parameters, self.kept, strict=True):
+            parameter.copy_(kept)
+        logger.info("kept the weights of epoch %d, validation loss %.4g.", self.epoch, self.best)

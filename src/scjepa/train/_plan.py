@@ -24,9 +24,11 @@ class PlanConfig:
     lr, weight_decay, betas, eps
         Of :class:`torch.optim.AdamW`. The encoder's linear skip is never decayed: zero is not its resting place.
     schedule
-        ``"cosine"`` (linear warm-up over ``warmup_steps``, then cosine to 1 %) or ``"onecycle"``.
+        ``"cosine"`` (linear warm-up over ``warmup_steps``, then cosine to 1 %) or ``"onecycle"``
+        (:class:`torch.optim.lr_scheduler.OneCycleLR`, which also cycles the first of ``betas`` between 0.85 and 0.95:
+        the value given is not used).
     warmup_steps
-        Steps of warm-up.
+        Steps of warm-up of ``"cosine"``.
     gradient_clip
         Largest gradient norm; 0 switches clipping off.
     """

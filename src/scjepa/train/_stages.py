@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import signal
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,7 @@ from scvi.train import TrainRunner
 from torch.utils.data import DataLoader
 
 from scjepa.data import SetBatches, Split, ViewBatches
+from scjepa.train._callbacks import BestWeights
 from scjepa.train._plan import JEPATrainingPlan, PlanConfig
 
 
@@ -64,6 +67,37 @@ class _Batches(pl.LightningDataModule):
         return [] if self.stage.validation is None else DataLoader(self.stage.validation, batch_size=None)
 
 
+class _Runner(TrainRunner):
+    """The runner, with errors and Ctrl-C as Python has them: raised, and nothing else.
+
+    scvi-tools prints a line about every exception that it raises on; Lightning turns Ctrl-C into an exit, which a
+    notebook shows as ``SystemExit: 1``, and leaves later ones ignored.
+    """
+
+    def _run_training_core(self) -> None:
+        fit, handler = self.trainer.fit, signal.getsignal(signal.SIGINT)
+        with ExitStack() as after:
+
+            def fit_and_hush(*args: Any, **kwargs: Any) -> None:
+                try:
+                    fit(*args, **kwargs)
+                except BaseException:
+                    after.enter_context(redirect_stdout(io.StringIO()))  # from here on only the line is printed
+                    raise
+
+            self.trainer.fit = fit_and_hush
+            try:
+                super()._run_training_core()
+            except SystemExit as stop:
+                if isinstance(stop.__context__, KeyboardInterrupt):
+                    raise stop.__context__ from None
+                raise
+            finally:
+                del self.trainer.fit  # the method of the class again
+                if handler is not None and signal.getsignal(signal.SIGINT) is not handler:
+                    signal.signal(signal.SIGINT, handler)
+
+
 @contextmanager
 def quiet_lightning():
     """Silence Lightning's adverts and hardware lines, and hints that do not apply to ready-made batches."""
@@ -103,8 +137,8 @@ def run_stage(
     split
         Cells that train, validate and test, recorded on the model.
     early_stopping
-        Stop when the validation loss has not improved for ``early_stopping_patience`` epochs (default 45); acts only
-        when the stage has validation batches.
+        Stop when the validation loss has not improved for ``early_stopping_patience`` epochs (default 45), and keep
+        the weights of the epoch where it was lowest; acts only when the stage has validation batches.
     **trainer_kwargs
         For :class:`scvi.train.Trainer`: ``accelerator``, ``devices``, ``strategy``, ``enable_progress_bar``, ...
 
@@ -117,14 +151,16 @@ def run_stage(
     frozen = [p for name, p in module.named_parameters() if name not in wanted and p.requires_grad]
     for p in frozen:  # distributed training waits for gradients of every parameter that asks for one
         p.requires_grad_(False)
+    stops = early_stopping and stage.validation is not None
+    best = [BestWeights(p for name, p in module.named_parameters() if name in wanted)] if stops else []
     plan = JEPATrainingPlan(module, stage.objective, stage.config, stage.max_epochs * len(stage.train))
     options: dict[str, Any] = {
-        "early_stopping": early_stopping and stage.validation is not None,
+        "early_stopping": stops,
         "early_stopping_monitor": "validation_loss",
         "check_val_every_n_epoch": 1 if stage.validation is not None else None,
         "gradient_clip_val": stage.config.gradient_clip or None,
         "log_every_n_steps": 1,
-        "callbacks": [*stage.callbacks],
+        "callbacks": [*stage.callbacks, *best],
     }
     options |= {k: v for k, v in trainer_kwargs.items() if k != "callbacks"}
     options["callbacks"] = options["callbacks"] + list(trainer_kwargs.get("callbacks", []))
@@ -132,7 +168,7 @@ def run_stage(
     module.train()
     try:
         with quiet_lightning():
-            TrainRunner(
+            _Runner(
                 model, training_plan=plan, data_splitter=_Batches(stage, split), max_epochs=stage.max_epochs, **options
             )()
     finally:
@@ -147,7 +183,7 @@ def merge_histories(stages: list[tuple[str, dict[str, pd.DataFrame]]]) -> dict[s
     """Put the histories of stages under one roof.
 
     A single stage keeps its names. With several, every metric is stored as ``<stage>_<metric>``, and ``train_loss``
-    and ``validation_loss`` are those of the last stage that has them.
+    and ``validation_loss`` are those of the last stage: both or, when nothing validated it, ``train_loss`` alone.
 
     Examples
     --------
@@ -162,11 +198,8 @@ def merge_histories(stages: list[tuple[str, dict[str, pd.DataFrame]]]) -> dict[s
     merged: dict[str, pd.DataFrame] = {}
     for name, history in stages:
         merged |= {f"{name}_{metric}": frame for metric, frame in history.items()}
-    for metric in ("train_loss", "validation_loss"):
-        for _, history in stages:
-            if metric in history:
-                merged[metric] = history[metric]
-    return merged
+    last = stages[-1][1]  # losses of different stages are different quantities: never one's beside the other's
+    return merged | {metric: last[metric] for metric in ("train_loss", "validation_loss") if metric in last}
 
 
 def epochs_for(steps: int, per_epoch: int) -> int:

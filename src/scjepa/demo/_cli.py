@@ -1,0 +1,134 @@
+"""The command line of the demo: arguments, exit codes, errors on one line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from scjepa.demo._messages import UserError, one_line
+from scjepa.demo._results import Results
+from scjepa.demo._run import run
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def _whole_number(minimum: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"\d+", text) or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {minimum}")
+        return int(text)
+
+    return read
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the parser of ``python -m scjepa``."""
+    top = _Parser(prog="python -m scjepa", description="Joint-embedding predictive models of single cells.")
+    commands = top.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    demo = commands.add_parser(
+        "demo",
+        help="train on a perturbation screen and predict held-out conditions",
+        description=(
+            "Train PerturbJEPA on a perturbation screen (without --data: a simulated one), predict held-out "
+            "conditions and show the scores beside the baselines."
+        ),
+    )
+    demo.add_argument("--data", type=Path, metavar="FILE.h5ad", help="cells x genes: counts or log-normalised values")
+    demo.add_argument("--perturbation-key", metavar="KEY", help="obs column of labels: 'A', 'A+B', the control")
+    demo.add_argument("--control", metavar="LABEL", help="label of the control cells (default: control)")
+    demo.add_argument("--context-key", metavar="KEY", help="obs column of cell types or lines")
+    demo.add_argument("--batch-key", metavar="KEY", help="obs column of batches; controls are matched within them")
+    demo.add_argument("--layer", metavar="NAME", help="layer to use in place of X")
+    demo.add_argument(
+        "--holdout",
+        nargs="+",
+        action="extend",
+        metavar="WHAT",
+        help="what to predict and never train on: a perturbation, a context or CONTEXT:PERTURBATION; repeatable. "
+        "Default: up to 5 combinations whose singles are measured, else the largest context, else 10%% of "
+        "the perturbations",
+    )
+    demo.add_argument(
+        "--n-top-genes", type=_whole_number(1), default=2000, metavar="N", help="variable genes (default: 2000)"
+    )
+    demo.add_argument("--max-epochs", type=_whole_number(1), metavar="N", help="training epochs (default: the model's)")
+    demo.add_argument(
+        "--seed", type=_whole_number(0), default=0, metavar="N", help="seed of all random draws (default: 0)"
+    )
+    demo.add_argument("--out", type=Path, default=Path("scjepa-demo"), metavar="DIR", help="default: scjepa-demo")
+    demo.add_argument("--verbose", action="store_true", help="show warnings, and tracebacks of errors")
+    return top
+
+
+def _check_arguments(args: argparse.Namespace) -> None:
+    if args.data is not None and args.perturbation_key is None:
+        raise UserError("--data needs --perturbation-key: the obs column that says how each cell was perturbed.")
+    if args.data is None:
+        for name in ("perturbation_key", "control", "context_key", "batch_key", "layer"):
+            if getattr(args, name) is not None:
+                raise UserError(f"--{name.replace('_', '-')} needs --data; the simulated screen has its own columns.")
+    args.control = "control" if args.control is None else args.control
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    Exit code: 0 done; 2 an error of use, told in one line on stderr; 130 interrupted; 1 anything else.
+    """
+    args = parser().parse_args(argv)
+    results: Results | None = None
+    try:
+        with _quiet(args.verbose):
+            _check_arguments(args)
+            results = Results(args.out)
+            run(args, results)
+        return 0
+    except KeyboardInterrupt:
+        kept = ", ".join(results.written) if results and results.written else "nothing yet"
+        print(f"\ninterrupted; {args.out} holds of this run: {kept}", file=sys.stderr)
+        return 130
+    except Exception as error:  # noqa: BLE001 - the last resort of a command line: one line in place of a traceback
+        if args.verbose:
+            traceback.print_exc()
+        of_use = isinstance(error, (UserError, ValueError, KeyError, TypeError, OSError))
+        kind = "" if isinstance(error, UserError | ValueError | KeyError) else f"{type(error).__name__}: "
+        hint = "" if of_use or args.verbose else " (--verbose shows where)"
+        print(f"scjepa demo: error: {kind}{one_line(error)}{hint}", file=sys.stderr)
+        return 2 if of_use else 1
+
+
+@contextmanager
+def _quiet(verbose: bool) -> Iterator[None]:
+    """Keep adverts and warnings of the libraries below out of the stage messages."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "scvi")]
+    levels = [log.level for log in loggers]
+    with warnings.catch_warnings():
+        if not verbose:
+            warnings.simplefilter("ignore")
+            for log in loggers:
+                log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for log, level in zip(loggers, levels, strict=True):
+                log.setLevel(level)

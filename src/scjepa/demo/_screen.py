@@ -1,0 +1,136 @@
+"""The screen of the demo: simulated or read from a file, checked, log-normalised, reduced to the genes that vary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import scanpy as sc
+import scipy.sparse as sp
+
+from scjepa._checks import closest, require_labels, require_member, some
+from scjepa._labels import parse_label, parse_labels
+from scjepa._scale import check_scale, lognormalise
+from scjepa.datasets import simulate_perturbseq
+from scjepa.demo._messages import UserError, one_line, say
+
+TARGET_SUM = 1e4
+
+Condition = tuple[str, str]
+"""(perturbation, context); the context is ``""`` in a screen without contexts."""
+
+
+class Screen(NamedTuple):
+    """Log-normalised cells of all genes, and the names of the columns that describe them."""
+
+    adata: anndata.AnnData
+    perturbation_key: str
+    control: str
+    context_key: str | None
+    batch_key: str | None
+
+    def cells(self) -> pd.MultiIndex:
+        """Perturbation and context of every cell."""
+        obs = self.adata.obs
+        contexts = obs[self.context_key].astype(str) if self.context_key else np.full(len(obs), "", dtype=object)
+        return pd.MultiIndex.from_arrays([obs[self.perturbation_key].astype(str), contexts], names=["p", "c"])
+
+    def conditions(self) -> pd.Series:
+        """Perturbed cells per (perturbation, context), sorted by name."""
+        cells = self.cells()
+        return cells[cells.get_level_values("p") != self.control].value_counts().sort_index()
+
+
+def simulated_screen(seed: int) -> Screen:
+    """Simulate the screen of the demo without ``--data``."""
+    adata = simulate_perturbseq(n_genes=300, n_regulators=30, n_single=16, n_double=16, n_cells=50, seed=seed)
+    adata.X = lognormalise(adata.X, TARGET_SUM)
+    return Screen(adata, "perturbation", "control", "context", "batch")
+
+
+def read_screen(
+    path: str | Path,
+    perturbation_key: str,
+    control: str = "control",
+    context_key: str | None = None,
+    batch_key: str | None = None,
+    layer: str | None = None,
+) -> Screen:
+    """Read a screen from an ``.h5ad`` file, check it and log-normalise counts over all genes.
+
+    Raises
+    ------
+    UserError, KeyError, ValueError
+        If the file, a column, the control or the values are not usable; the text is one clear line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        beside = [p.name for p in path.parent.glob("*.h5ad")] if path.parent.is_dir() else []
+        raise UserError(f"--data {path}: no such file.{closest(path.name, beside, n=1)}")
+    try:
+        raw = anndata.read_h5ad(path) if h5py.is_hdf5(path) else None
+    except Exception as error:  # whatever a broken file raises, the user must hear the same
+        raise UserError(f"--data {path}: can't be read as .h5ad ({one_line(error)}).") from error
+    if raw is None or 0 in raw.shape:
+        raise UserError(
+            f"--data {path}: {'not an .h5ad (HDF5) file' if raw is None else 'holds no cells or no genes'}."
+        )
+    labels = require_labels(raw.obs, perturbation_key, "--perturbation-key").str.strip()
+    require_member(control, labels.unique(), "--control", where=f"the labels of obs[{perturbation_key!r}]")
+    canonical = {label: "+".join(a) or control for label, a in parse_labels(labels.unique(), control).items()}
+    obs = pd.DataFrame({perturbation_key: labels.map(canonical)}, index=raw.obs_names)
+    for argument, key in {"--context-key": context_key, "--batch-key": batch_key}.items():
+        if key is not None:
+            if key == perturbation_key:
+                raise UserError(f"{argument} and --perturbation-key are both {key!r}; give different columns.")
+            obs[key] = require_labels(raw.obs, key, argument)
+    if layer is not None:
+        require_member(layer, [k for k in raw.layers if k is not None], "--layer", where="adata.layers")
+    x, name = (raw.X, "X") if layer is None else (raw.layers[layer], f"layers[{layer!r}]")
+    if x is None:
+        raise UserError(f"--data {path}: has no X. Name the matrix with --layer; layers: {some(list(raw.layers))}.")
+    x = x.tocsr() if sp.issparse(x) else np.asarray(x)
+    if check_scale(x, name=name) == "counts":
+        x = lognormalise(x, TARGET_SUM)  # over all genes: totals after a selection of genes would mean something else
+    adata = anndata.AnnData(x.astype(np.float32), obs=obs, var=pd.DataFrame(index=raw.var_names.astype(str)))
+    empty = np.asarray(x.sum(1)).ravel() == 0
+    if empty.any():
+        say(f"left out: {int(empty.sum()):,} cells without any count")
+        adata = adata[~empty].copy()
+    if not adata.var_names.is_unique:
+        say(f"gene names: {int(adata.var_names.duplicated().sum()):,} duplicates get a suffix")
+        adata.var_names_make_unique()
+    adata.obs_names_make_unique()
+    return Screen(adata, perturbation_key, control, context_key, batch_key)
+
+
+def select_genes(screen: Screen, train: np.ndarray, n_top: int) -> Screen:
+    """Keep the most variable genes of the training cells, and the perturbed genes that are measured.
+
+    Held-out cells (``~train``) have no say: they would tell the model which genes respond.
+    """
+    adata = screen.adata
+    if adata.n_vars <= n_top:
+        return screen
+    keep = adata.var_names.isin(list(measured_genes(screen, train)))
+    wanted = keep & adata.var_names.isin(list(perturbed_genes(screen.conditions().index, screen.control)))
+    if keep.sum() > n_top:
+        cells = anndata.AnnData(adata.X[train][:, keep], var=adata.var[keep])
+        sc.pp.highly_variable_genes(cells, n_top_genes=n_top, flavor="seurat")
+        keep[keep] = cells.var["highly_variable"].to_numpy()
+    return screen._replace(adata=adata[:, keep | wanted].copy())
+
+
+def measured_genes(screen: Screen, train: np.ndarray) -> set[str]:
+    """Return the genes that any training cell expresses: the model knows what goes with them."""
+    return set(screen.adata.var_names[np.asarray(screen.adata.X[train].sum(0)).ravel() > 0])
+
+
+def perturbed_genes(conditions: Iterable[Condition], control: str) -> set[str]:
+    """Return every gene that is perturbed in one of the conditions."""
+    return {gene for perturbation, _ in conditions for gene in parse_label(perturbation, control)}

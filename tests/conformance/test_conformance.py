@@ -15,10 +15,17 @@ import pandas as pd
 import pytest
 import scanpy as sc
 import scipy.sparse as sp
+import torch
 
 from tests.conformance.cases import CASES, TRAIN, screen
 
 pytestmark = pytest.mark.parametrize("name", CASES)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Bit for bit the same needs the same number of threads, which scanpy's compiled functions set for all OpenMP."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from matplotlib.text import Text
 
 from scjepa import pl
 from scjepa.tl import evaluate
@@ -41,7 +42,7 @@ def test_dots_are_effects_and_r_is_pearson_delta(cells):
     base, true = real.X[label == "control"].mean(0), real.X[label == "A+B"].mean(0)
     expected = np.column_stack([true - base, pred.X.mean(0) - base])
     np.testing.assert_allclose(dots(ax), expected[np.argsort(expected[:, 0])], rtol=1e-10)
-    scores = evaluate(pred, real, perturbation_key=KEY, metrics="pearson_delta", baselines=None)
+    scores = evaluate(pred, real, perturbation_key=KEY, metrics="pearson_delta", baselines=None, ceiling=False)
     assert ax.get_title() == f"B+A: r = {scores['value'].item():.3f}"
 
 
@@ -53,14 +54,23 @@ def test_largest_true_effects_are_named(cells):
     assert {t.get_text() for t in ax.texts} == set(real.var_names[np.argsort(-np.abs(true))[:3]])
 
 
-def test_names_do_not_overlap(cells):
+@pytest.mark.parametrize("dominant", [0, 6])
+def test_names_do_not_overlap(cells, dominant):
     pred, real = cells
+    real.var_names = [f"GENE{i}" for i in range(12)]
+    pred.var_names = real.var_names
+    label = real.obs[KEY].to_numpy()
+    for adata, rows in ((real, label == "A+B"), (pred, slice(None))):
+        adata.X[rows, :2] += dominant  # two genes far out: the others are one heap
     ax = pl.predicted_vs_true(pred, real, "A+B", perturbation_key=KEY, n_labels=12)
-    figure = ax.get_figure()
-    figure.canvas.draw()
-    boxes = [t.get_window_extent() for t in ax.texts]
+    ax.get_figure().canvas.draw()
+    boxes = [Text.get_window_extent(t) for t in ax.texts]  # of the names without their lines
     assert len(boxes) == 12
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    frame = ax.get_window_extent()
+    assert all(frame.contains(*box.min) and frame.contains(*box.max) for box in boxes)
+    named = ax.transData.transform([t.xy for t in ax.texts])
+    assert not any(box.contains(*dot) for box in boxes for dot in named)
 
 
 def test_sparse_counts_context_gene_order_and_own_controls(cells):

@@ -65,6 +65,15 @@ def test_model_in_color_baselines_gray(table):
     assert red == green == blue
 
 
+def test_the_ceiling_is_a_hatched_bar_at_the_end_with_a_line(table):
+    extra = table[table.method == "mean"].assign(method="replicate ceiling", kind="ceiling", value=0.5)
+    axis = pl.scores(pd.concat([extra[extra.perturbation != "A"], table]), "l2").axes[0]
+    assert names(axis)[0] == "model" and names(axis)[-1] == "replicate ceiling (3 of 4)"
+    assert [bool(bar.get_hatch()) for bar in axis.patches] == [False] * 4 + [True]
+    assert axis.patches[-1].get_width() == 0.5
+    assert [list(line.get_xdata()) for line in axis.lines] == [[0.5, 0.5]]
+
+
 def test_arrows_agree_with_the_printed_table():
     assert list(TITLES) == list(GOALS)
     assert all(TITLES[m].endswith(GOALS[m]) for m in GOALS)

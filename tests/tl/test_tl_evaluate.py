@@ -227,15 +227,19 @@ def test_no_training_conditions(screen, prediction):
     only = screen[screen.obs[KEY].isin(["control", "A+B", "A+C"])].copy()
     with pytest.warns(UserWarning, match="only 'no change' is shown"):
         scores = evaluate(prediction, only, perturbation_key=KEY)
-    assert set(scores["method"]) == {"model", "no change"}
+    assert set(scores["method"]) == {"model", "no change", "replicate ceiling"}
     assert scores.query("metric == 'pearson_delta_systema'")["value"].isna().all()
     assert scores.query("metric == 'e_distance'")["value"].notna().all()  # coordinates of the controls
 
 
 def test_choice_of_baselines_and_metrics(screen, prediction):
-    assert set(evaluate(prediction, screen, perturbation_key=KEY, baselines=None)["method"]) == {"model"}
+    alone = evaluate(prediction, screen, perturbation_key=KEY, baselines=None, ceiling=False)
+    assert set(alone["method"]) == {"model"}
     scores = evaluate(prediction, screen, perturbation_key=KEY, baselines=[Additive()], metrics=["l2", "e_distance"])
-    assert set(scores["method"]) == {"model", "additive"} and set(scores["metric"]) == {"l2", "e_distance"}
+    assert set(scores["method"]) == {"model", "additive", "replicate ceiling"} and set(scores["metric"]) == {
+        "l2",
+        "e_distance",
+    }
     assert set(evaluate(prediction, screen, perturbation_key=KEY, metrics="l2")["metric"]) == {"l2"}
 
 
@@ -285,11 +289,7 @@ def test_one_profile_per_condition(screen, effect):
     assert mixed["l2"].max() == pytest.approx(0, abs=1e-6) and mixed["e_distance"].isna().all()
 
 
-def test_views_and_negative_predictions(screen, prediction, caplog):
-    view = prediction[prediction.obs[KEY] == "A+B"]
-    with pytest.warns(ad.ImplicitModificationWarning):  # anndata's own note that the view becomes a copy
-        scores = evaluate(view, screen, perturbation_key=KEY, metrics="l2", baselines=None)
-    same(view.uns["jepa"]["scores"], scores)
+def test_negative_predictions(screen, prediction, caplog):
     prediction.X[0, 0] = -0.25
     with caplog.at_level(logging.WARNING, logger="scjepa"):
         evaluate(prediction, screen, perturbation_key=KEY, metrics="l2", baselines=None)
@@ -319,3 +319,5 @@ def test_norman_doubles_additive_baseline():
     assert table.loc["additive", "l2"] == pytest.approx(0.446, abs=5e-4)
     assert table.loc["additive", "pearson_delta"] == pytest.approx(0.870, abs=5e-4)
     assert table.loc["model", "l2"] == pytest.approx(0, abs=1e-5)
+    assert table.loc["replicate ceiling", "l2"] == pytest.approx(0.251, abs=0.005)
+    assert table.loc["replicate ceiling", "pearson_delta"] == pytest.approx(0.922, abs=0.005)

@@ -105,7 +105,7 @@ def test_numbers(screen, prediction, argument, bad):
 
 
 def test_method_named_like_a_baseline(screen, prediction):
-    fails(prediction, screen, "method='additive' is the name of a baseline", method="additive")
+    fails(prediction, screen, "method='additive' is the name of a baseline or ceiling", method="additive")
 
 
 def test_wrong_baselines(screen, prediction):

@@ -12,12 +12,9 @@ from scjepa.tl._summary import COLUMNS, GOALS
 
 
 def table(values: dict, metric: str = "l2") -> pd.DataFrame:
-    """{method: {perturbation: value}}; methods whose name starts with "model" are models."""
-    rows = [
-        (method, "model" if method.startswith("model") else "baseline", p, "all", metric, v)
-        for method, part in values.items()
-        for p, v in part.items()
-    ]
+    """{method: {perturbation: value}}; methods whose name starts with "model" are models, "ceiling" is one."""
+    kind = lambda method: "model" if method.startswith("model") else "ceiling" if method == "ceiling" else "baseline"
+    rows = [(method, kind(method), p, "all", metric, v) for method, part in values.items() for p, v in part.items()]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -50,6 +47,19 @@ def test_contexts_make_conditions():
 def test_order_models_as_given_then_baselines_by_l2():
     scores = table({"mean": {"A": 3}, "model b": {"A": 9}, "additive": {"A": 1}, "model a": {"A": 2}})
     assert summarize_scores(scores).index.tolist() == ["model b", "model a", "additive", "mean"]
+
+
+def test_the_ceiling_comes_last_and_decides_nothing():
+    """It has one condition of three: the others keep all three, and no star goes to it."""
+    scores = table({"ceiling": {"B": 0.1}, "mean": {"A": 3, "B": 4, "C": 5}, "model": {"A": 1, "B": 2, "C": 3}})
+    out = summarize_scores(scores)
+    assert out.index.tolist() == ["model", "mean", "ceiling"]
+    assert out["n_conditions"].to_dict() == {"model": 3, "mean": 3, "ceiling": 1} and out.loc["model", "l2"] == 2
+    text = format_scores(scores)
+    assert "2.000*" in text and "0.100 " in text and "0.100*" not in text
+    assert "not comparable: ceiling (1)" in text
+    alone = format_scores(table({"ceiling": {"A": 1.0, "B": 2.0}}))
+    assert "1.500" in alone and "*" not in alone.splitlines()[2]
 
 
 def test_undefined_values():

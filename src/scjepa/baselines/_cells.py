@@ -190,9 +190,9 @@ class CellMethods:
             genes=self.table_.genes,
         )
         effects = self.effects(query)
-        lost = ~np.isfinite(effects).all(1)
-        if lost.any():
-            written = [f"{p} in {c}" if keys.context_key else p for (p, c), bad in zip(asked, lost, strict=True) if bad]
+        lost = [asked[i] for i in np.flatnonzero(~np.isfinite(effects).all(1))]
+        if lost:
+            written = [f"{label} in {place}" if keys.context_key else label for label, place in lost]
             raise ValueError(
                 f"the baseline {self.name!r} has no prediction for {len(written)} of {len(asked)} conditions: "
                 f"{some(written)}. Ask for those that it applies to, or use another baseline."

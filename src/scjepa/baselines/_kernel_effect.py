@@ -30,6 +30,8 @@ from scjepa.data import ConditionTable
 
 MAX_VALUES, SELECTION_GENES = 1_000_000, 1_000
 """Above so many values (conditions x genes) candidates are compared on the most variable genes only, and on how many."""
+MAX_CACHED = 1_000
+"""Factors of larger tables are computed again for each prediction: tens of them would fill the memory."""
 SELECTION_ROWS = 1_000
 """They are compared on at most this many conditions."""
 
@@ -61,7 +63,7 @@ class KernelEffect(Baseline):
     =============== ========================================== ==========================================
 
     The last two take precedence, ``unseen`` first. ``combination`` judges by left-out combinations whose genes are all
-    measured alone in the rest; if there are fewer than three, two shrunken candidates that did well on other screens
+    measured alone in the rest; if there are fewer than three, two shrunken candidates, chosen on Norman and CaRPool,
     count by half each. ``single`` and ``context`` judge by rows of the class whose genes are seen in the rest (genes of
     combinations alone, if three such rows exist), else by all rows whose genes are; with fewer than two, or three for
     ``unseen``, effects add up under the first link and the smallest :math:`\lambda`. More than 32 conditions, contexts
@@ -367,20 +369,18 @@ class KernelEffect(Baseline):
         kernels = dict(joint_kernels(rows, query, gram, self.n_components, self.context_kernel))
         out = np.zeros((len(control), control.shape[1]))
         by_link: dict[float | None, FloatArray] = {}
+        factors = self._factors if train is None and len(index) <= MAX_CACHED else {}
         for eps, kernel, strength, weight in self.picks_[cls]["mixture"]:
             among, across = kernels[kernel]
             key = (kernel, strength)
-            factor = self._factors.get(key) if train is None else None
-            if factor is None:
-                factor = scipy.linalg.cho_factor(among + strength * np.eye(len(index)))
-                if train is None:
-                    self._factors[key] = factor
+            if key not in factors:
+                factors[key] = scipy.linalg.cho_factor(among + strength * np.eye(len(index)))
             if eps not in self._targets:
                 self._targets[eps] = apply_link(self._perturbed, eps) - apply_link(self._control, eps)
             if eps not in by_link:
                 by_link[eps] = apply_link(control, eps)
             target = self._targets[eps] if train is None else self._targets[eps][index]
-            shift = scipy.linalg.cho_solve(factor, across.T).T @ target
+            shift = scipy.linalg.cho_solve(factors[key], across.T).T @ target
             out += weight * (invert_link(by_link[eps] + shift, eps) - control)
         return out
 

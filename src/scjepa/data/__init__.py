@@ -2,7 +2,7 @@
 
 from scjepa.data._cache import EmbeddingCache
 from scjepa.data._conditions import CellGroups, ConditionTable, condition_means, condition_table, group_cells
-from scjepa.data._matrix import ExpressionMatrix
+from scjepa.data._matrix import ExpressionMatrix, aligned
 from scjepa.data._pca import Components, fit_components
 from scjepa.data._predictions import shift_cells
 from scjepa.data._samplers import ConditionSampler, SetBatches, ViewBatches
@@ -18,6 +18,7 @@ __all__ = [
     "SetBatches",
     "Split",
     "ViewBatches",
+    "aligned",
     "condition_means",
     "condition_table",
     "fit_components",

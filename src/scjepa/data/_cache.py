@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from scjepa._types import FloatArray
+from scjepa.data._matrix import aligned
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class EmbeddingCache:
 
     def gather(self, cells: np.ndarray) -> dict[str, torch.Tensor]:
         """Return the embeddings of an index array of any shape as tensors ``(*cells.shape, d)``."""
-        out = {"z": torch.from_numpy(self.z[cells])}
+        out = {"z": aligned(self.z[cells])}
         if self.h is not None:
-            out["h"] = torch.from_numpy(self.h[cells])
+            out["h"] = aligned(self.h[cells])
         return out

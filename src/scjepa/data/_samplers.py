@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset
 from scjepa._types import FloatArray
 from scjepa.data._cache import EmbeddingCache
 from scjepa.data._conditions import CellGroups
-from scjepa.data._matrix import ExpressionMatrix
+from scjepa.data._matrix import ExpressionMatrix, aligned
 
 Batch = dict[str, torch.Tensor]
 
@@ -97,7 +97,7 @@ class ViewBatches(_SeededBatches):
         for step in range(len(self)):
             cells = np.sort(mine[step * self.batch_size : (step + 1) * self.batch_size])  # sorted rows slice faster
             first, second = self.matrix.views(cells, rng, reference=self.reference)
-            batch = {"first": torch.from_numpy(first), "second": torch.from_numpy(second)}
+            batch = {"first": aligned(first), "second": aligned(second)}
             if self.batch_codes is not None:
                 batch["batch"] = torch.from_numpy(self.batch_codes[cells].astype(np.int64))
             yield batch
@@ -198,7 +198,7 @@ class SetBatches(_SeededBatches):
         """Return what the model reads of ``cells`` ``(K, M)`` as tensors ``(K, M, ...)``."""
         if isinstance(self.cells, EmbeddingCache):
             return self.cells.gather(cells)
-        rows = torch.from_numpy(self.cells.rows(cells.ravel(), self.reference))
+        rows = aligned(self.cells.rows(cells.ravel(), self.reference))
         return {"x": rows.view(*cells.shape, -1)}
 
     def batches(self, rng: np.random.Generator) -> Iterator[Batch]:

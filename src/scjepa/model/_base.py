@@ -19,7 +19,7 @@ from scjepa._checks import closest, require_positive_int, some
 from scjepa._compat import layer_names, prepare_scvi
 from scjepa._scale import check_scale
 from scjepa._types import FloatArray, InputScale, IntArray
-from scjepa.data import ExpressionMatrix, Split, ViewBatches, fit_components
+from scjepa.data import ExpressionMatrix, Split, ViewBatches, aligned, fit_components
 from scjepa.metrics import lidar, rankme
 from scjepa.module import VIEWS, JEPAModule
 from scjepa.nn import gene_set_modules, kmeans_modules
@@ -216,9 +216,9 @@ class JEPABase(BaseModelClass):
                 if len(rows):  # shrunken batch means: small batches move less
                     mean = np.asarray(cells[rows].mean(0)).ravel() - axes.mean
                     shrunk = (mean * len(rows) / (len(rows) + 20)).astype(np.float32)
-                    encoder.offset.weight.data[code] = torch.from_numpy(shrunk).to(self.device)
+                    encoder.offset.weight.data[code] = aligned(shrunk).to(self.device)
         with torch.no_grad():
-            self.module.decoder.weight.copy_(torch.from_numpy((axes.loadings * axes.std[:, None]).T))
+            self.module.decoder.weight.copy_(aligned((axes.loadings * axes.std[:, None]).T))
             self.module.decoder.bias.zero_()
             if self.module.target_encoder is not None:
                 self.module.target_encoder.module.load_state_dict(encoder.state_dict())
@@ -230,7 +230,7 @@ class JEPABase(BaseModelClass):
     def _monitor(self, matrix: ExpressionMatrix, train: np.ndarray, seed: int) -> CollapseMonitor:
         probe = np.sort(np.random.default_rng([seed, 3]).choice(train, min(256, len(train)), replace=False))
         codes = self._batch_codes(self.adata, probe)
-        rows = torch.from_numpy(matrix.rows(probe, self.reference_unit_))
+        rows = aligned(matrix.rows(probe, self.reference_unit_))
         return CollapseMonitor(rows, None if codes is None else torch.from_numpy(codes))
 
     def _train_encoder(
@@ -275,7 +275,7 @@ class JEPABase(BaseModelClass):
         def blocks(normalize: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             for start in range(0, len(train), 2048):
                 cells = train[start : start + 2048]
-                x = torch.from_numpy(matrix.rows(cells))
+                x = aligned(matrix.rows(cells))
                 seen = x if self.reference_unit_ == 1.0 else torch.log1p(torch.expm1(x) / self.reference_unit_)
                 batch = None if codes is None else torch.from_numpy(codes[cells]).to(self.device)
                 yield encoder(seen.to(self.device), batch=batch, normalize=normalize), x
@@ -320,7 +320,7 @@ class JEPABase(BaseModelClass):
         Examples
         --------
         >>> import scjepa
-        >>> adata = scjepa.datasets.simulate_perturbseq(seed=0)
+        >>> adata = scjepa.datasets.simulate_perturbseq(60, 8, 4, 2, n_cells=20, n_control=40)
         >>> scjepa.ExpressionJEPA.setup_anndata(adata)
         >>> model = scjepa.ExpressionJEPA(adata, n_latent=8)
         >>> model.train(max_epochs=1, enable_progress_bar=False)
@@ -340,7 +340,7 @@ class JEPABase(BaseModelClass):
         for part, matrix in self._chunks(adata, cells):
             for start in range(0, len(part), size):
                 rows = np.arange(start, min(start + size, len(part)))
-                x = torch.from_numpy(matrix.rows(rows, self.reference_unit_)).to(self.device)
+                x = aligned(matrix.rows(rows, self.reference_unit_)).to(self.device)
                 batch = None if codes is None else torch.from_numpy(codes[done + rows]).to(self.device)
                 out.append(self.module.embed(x, batch=batch, give_tokens=give_tokens).cpu().numpy())
             done += len(part)
@@ -421,7 +421,7 @@ class JEPABase(BaseModelClass):
         with torch.inference_mode():
             for _ in range(4):
                 for view in matrix.views(some_cells, rng, reference=self.reference_unit_):
-                    views.append(encoder(torch.from_numpy(view).to(self.device), batch=batch).cpu().numpy())
+                    views.append(encoder(aligned(view).to(self.device), batch=batch).cpu().numpy())
         d = h.shape[1]
         std, rank = float(h.std(0).mean()), rankme(h)
         between = lidar(np.concatenate(views), np.tile(some_cells, len(views)))

@@ -61,7 +61,7 @@ class ExpressionJEPA(JEPABase):
     Examples
     --------
     >>> import scjepa
-    >>> adata = scjepa.datasets.simulate_perturbseq(seed=0)
+    >>> adata = scjepa.datasets.simulate_perturbseq(60, 8, 4, 2, n_cells=20, n_control=40)
     >>> scjepa.ExpressionJEPA.setup_anndata(adata, batch_key="batch")
     >>> model = scjepa.ExpressionJEPA(adata, n_latent=10)
     >>> model.train(max_epochs=1, enable_progress_bar=False)
@@ -148,7 +148,7 @@ class ExpressionJEPA(JEPABase):
         Examples
         --------
         >>> import scjepa
-        >>> adata = scjepa.datasets.simulate_perturbseq(seed=0)
+        >>> adata = scjepa.datasets.simulate_perturbseq(60, 8, 4, 2, n_cells=20, n_control=40)
         >>> scjepa.ExpressionJEPA.setup_anndata(adata)
         """
         input_scale = check_cells(adata, layer, input_scale)
@@ -208,7 +208,7 @@ class ExpressionJEPA(JEPABase):
         Examples
         --------
         >>> import scjepa
-        >>> adata = scjepa.datasets.simulate_perturbseq(seed=0)
+        >>> adata = scjepa.datasets.simulate_perturbseq(60, 8, 4, 2, n_cells=20, n_control=40)
         >>> scjepa.ExpressionJEPA.setup_anndata(adata)
         >>> model = scjepa.ExpressionJEPA(adata)
         >>> model.train(max_epochs=1, split_by="context", holdout=["state B"], enable_progress_bar=False)

@@ -66,7 +66,7 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin):
     Examples
     --------
     >>> import scjepa
-    >>> adata = scjepa.datasets.simulate_perturbseq(seed=0)
+    >>> adata = scjepa.datasets.simulate_perturbseq(60, 8, 4, 2, n_cells=20, n_control=40)
     >>> scjepa.PerturbJEPA.setup_anndata(adata, "perturbation", context_key="context")
     >>> model = scjepa.PerturbJEPA(adata)
     >>> held_out = next(p for p in adata.obs["perturbation"].unique() if "+" in p)
@@ -199,7 +199,7 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin):
         Examples
         --------
         >>> import scjepa
-        >>> adata = scjepa.datasets.simulate_perturbseq(seed=0)
+        >>> adata = scjepa.datasets.simulate_perturbseq(60, 8, 4, 2, n_cells=20, n_control=40)
         >>> scjepa.PerturbJEPA.setup_anndata(adata, "perturbation", "control", context_key="context")
         """
         input_scale = check_cells(adata, layer, input_scale)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 
 from scjepa._checks import require_positive_int
@@ -19,6 +18,7 @@ from scjepa.data import (
     ExpressionMatrix,
     SetBatches,
     Split,
+    aligned,
     condition_means,
     fit_components,
     group_cells,
@@ -106,7 +106,7 @@ class PerturbTrainingMixin(PerturbState):
         Examples
         --------
         >>> import scjepa
-        >>> adata = scjepa.datasets.simulate_perturbseq(seed=0)
+        >>> adata = scjepa.datasets.simulate_perturbseq(60, 8, 4, 2, n_cells=20, n_control=40)
         >>> scjepa.PerturbJEPA.setup_anndata(adata, "perturbation", context_key="context")
         >>> model = scjepa.PerturbJEPA(adata)
         >>> model.train(max_epochs=1, holdout=["state B"], enable_progress_bar=False)
@@ -179,7 +179,7 @@ class PerturbTrainingMixin(PerturbState):
         axes = fit_components(matrix.values[train], self.module.space.loadings.shape[0], seed=seed)
         used = axes.std > 0
         scale = float(axes.std[used].mean()) if used.any() else 1.0
-        self.module.space.set_axes(torch.from_numpy(axes.mean), torch.from_numpy(axes.loadings), scale)
+        self.module.space.set_axes(aligned(axes.mean), aligned(axes.loadings), scale)
         self.axes_std_, self._unseen_anchor = axes.std, None
         table = condition_means(matrix.values, known, tuple(self.var_names))
         self.anchor_ = self._new_anchor()
@@ -219,7 +219,7 @@ class PerturbTrainingMixin(PerturbState):
         if self._module_arguments["predictor_input"] != "z":
             h = np.empty((len(z), self.module.encoder.n_latent), np.float32)
             for start in range(0, len(z), 2048):
-                x = torch.from_numpy(matrix.rows(slice(start, start + 2048), self.reference_unit_)).to(self.device)
+                x = aligned(matrix.rows(slice(start, start + 2048), self.reference_unit_)).to(self.device)
                 h[start : start + 2048] = self.module.embed(x).cpu().numpy()
         return EmbeddingCache((z / float(space.scale)).astype(np.float32), h)
 

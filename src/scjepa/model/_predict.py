@@ -17,7 +17,7 @@ from scjepa._keys import Keys
 from scjepa._labels import Action, parse_label
 from scjepa._types import FloatArray
 from scjepa.baselines import KernelEffect
-from scjepa.data import ConditionTable, shift_cells
+from scjepa.data import ConditionTable, aligned, shift_cells
 from scjepa.data._conditions import SINGLE_CONTEXT
 from scjepa.model._perturb_state import PerturbState
 
@@ -254,7 +254,7 @@ class PredictionMixin(PerturbState):
         Examples
         --------
         >>> import scjepa
-        >>> adata = scjepa.datasets.simulate_perturbseq(seed=0)
+        >>> adata = scjepa.datasets.simulate_perturbseq(60, 8, 4, 2, n_cells=20, n_control=40)
         >>> scjepa.PerturbJEPA.setup_anndata(adata, "perturbation", context_key="context")
         >>> model = scjepa.PerturbJEPA(adata)
         >>> model.train(max_epochs=1, enable_progress_bar=False)
@@ -283,7 +283,7 @@ class PredictionMixin(PerturbState):
         ends = np.cumsum([0, *sizes])
         with torch.inference_mode():
             for i, q in enumerate(questions):
-                control = torch.from_numpy(cells[q.context]).to(self.device)
+                control = aligned(cells[q.context]).to(self.device)
                 shift = self._shift(control, q, full[i], base[i]).cpu().numpy()
                 x[ends[i] : ends[i + 1]] = shift_cells(cells[q.context], shift)
         obs = pd.concat([self._describe(q, adata.obs_names[chosen[q.context]]) for q in questions])
@@ -318,7 +318,7 @@ class PredictionMixin(PerturbState):
         out = AnnData(x, obs=obs, var=pd.DataFrame(index=pd.Index(self.var_names)))
         h = np.empty((len(x), self.module.encoder.n_latent), np.float32)
         for start in range(0, len(x), 2048):
-            block = torch.from_numpy(x[start : start + 2048]).to(self.device)
+            block = aligned(x[start : start + 2048]).to(self.device)
             h[start : start + 2048] = self.module.embed(self._at_reference(block)).cpu().numpy()
         out.obsm[Keys.obsm.latent] = h
         out.uns[Keys.uns.root] = {

@@ -52,8 +52,9 @@ def history(
     ----------
     source
         A trained model (anything with a ``history``) or a history: name -> one value per epoch, as a one-column
-        DataFrame, a Series or a list. Names are read as ``"[stage_]train_loss"`` and ``"[stage_]validation_loss"``
-    XX
+        DataFrame, a Series or a list. Names are read as ``"[stage_]train_loss"`` and ``"[stage_]validation_loss"``;
+        curves of single parts of the loss (``"..._train"``, ``"..._validation"``) are left out, the rest are
+        diagnostics.
     ax
         Axes to draw into, one per panel; new ones by default.
     save
@@ -111,9 +112,9 @@ def history(
         axis.set_ylim(min(0.0, low) - 0.05, 1.08)
         axis.set_title("collapse diagnostics", fontsize=10, color=INK)
         axis.set_ylabel("share of largest value", fontsize=9)
-        # beside the panel: curves fill it from bottom to top
+        # inside, where the curves leave most room; a veil for where they leave none
         axis.legend(
-            frameon=False, fontsize=8, title="last value", title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1)
+            fontsize=8, title="last value", title_fontsize=8, alignment="left", framealpha=0.8, edgecolor="none"
         )
     for axis in axes:
         tidy(axis)

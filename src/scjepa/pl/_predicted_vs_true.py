@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
 import scipy.sparse as sp
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from scjepa._checks import closest, require_labels, require_member, some
 from scjepa._keys import Keys
@@ -160,38 +161,61 @@ def predicted_vs_true(
     ax.set_xlim(low - pad, high + pad)
     ax.set_ylim(low - pad, high + pad)
     ax.set_aspect("equal")
-    _name_genes(ax, true[top], predicted[top], [str(g) for g in pred.var_names[top]])
     where = f" in {context}" if context and context_key else ""
     ax.set_title(f"{perturbation}{where}: r = {r:.3f}", fontsize=10, color=INK)
     ax.set_xlabel("true effect (log-normalized)", fontsize=9)
     ax.set_ylabel("predicted effect", fontsize=9)
     tidy(ax)
+    _name_genes(ax, true, predicted, top, [str(g) for g in pred.var_names[top]])
     finish(ax, save)
     return ax
 
 
-def _name_genes(ax: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> None:
-    """Write names beside dots: those above the diagonal to the left, the others to the right, clear of the line.
+def _name_genes(ax: Axes, x: np.ndarray, y: np.ndarray, top: np.ndarray, names: list[str]) -> None:
+    """Write the names of the dots ``top``, one after the other, each where it is in the way of least.
 
-    Names on one side are pushed apart vertically, away from the diagonal.
+    A name tries places around its dot, near ones first: it must stay inside the axes and off other names, their lines
+    and named dots, and covers as little as possible of the other dots and of the diagonal. All in pixels: the size of
+    a name does not depend on the data.
     """
-    low, high = ax.get_xlim()
-    span = high - low
-    gap = 0.042 * span
-    right = (y <= x) | (x < low + 0.2 * span)  # no room for a name at the left edge
-    for side in (-1, 1):
-        mine = [i for i in np.argsort(side * -y, kind="stable") if right[i] == (side > 0)]
-        height = np.inf * side
-        for i in mine:
-            height = min(y[i], height - gap) if side > 0 else max(y[i], height + gap)
-            ax.annotate(
-                names[i],
-                (x[i], y[i]),
-                xytext=(x[i] + side * 0.05 * span, height),
-                fontsize=7,
-                color=INK,
-                va="center",
-                ha="right" if side < 0 else "left",
-                arrowprops={"arrowstyle": "-", "lw": 0.4, "color": INK, "shrinkA": 0, "shrinkB": 2},
-                zorder=4,
-            )
+    figure = cast(Figure, ax.get_figure(root=True))
+    figure.draw_without_rendering()  # the layout decides now where the axes are
+    point = figure.dpi / 72
+    dots = ax.transData.transform(np.column_stack([x, y]))
+    diagonal = np.linspace(*ax.get_xlim(), 200)
+    soft = np.vstack([dots, ax.transData.transform(np.column_stack([diagonal, diagonal]))])
+    angle = np.arange(0, 2 * np.pi, np.pi / 8)
+    radius = np.repeat([4, 10, 17, 25, 34, 44, 55, 70, 90], len(angle)) * point
+    direction = np.tile(np.column_stack([np.cos(angle), np.sin(angle)]), (9, 1))
+    frame = ax.get_window_extent().padded(-point).get_points()
+    hard = dots[top]
+    boxes: list[np.ndarray] = []
+    for i, name in zip(top, names, strict=True):
+        label = ax.annotate(
+            name,
+            (x[i], y[i]),
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=7,
+            color=INK,
+            va="center",
+            ha="center",
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": INK, "shrinkA": 0, "shrinkB": 2},
+            zorder=4,
+        )
+        half = np.array(label.get_window_extent().size) / 2 + 0.5 * point
+        center = dots[i] + direction * (radius[:, None] + half)
+        low, high = center - half, center + half
+        line = dots[i] + np.linspace(0, 1, 20)[:, None, None] * (center - dots[i])
+        bad = ((low < frame[0]) | (high > frame[1])).any(1) + _inside(hard, low, high)
+        for box in boxes:
+            bad += ((low < box[1]) & (high > box[0])).all(1) + ((line > box[0]) & (line < box[1])).all(2).any(0)
+        best = int(np.argmin(1e4 * bad + 2 * _inside(soft, low, high) + radius / point))
+        label.set_position(tuple((center[best] - dots[i]) / point))
+        boxes.append(np.stack([low[best], high[best]]))
+        hard = np.vstack([hard, line[:, best]])
+
+
+def _inside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return the number of ``(n, 2)`` points inside each of the boxes from ``low`` to ``high``, both ``(boxes, 2)``."""
+    return ((points > low[:, None]) & (points < high[:, None])).all(2).sum(1)

@@ -1,4 +1,4 @@
-"""Bars of scores: the model and the baselines side by side, one panel per metric."""
+"""Bars of scores: the model, the baselines and the replicate ceiling side by side, one panel per metric."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def scores(
 ) -> Figure:
     """Draw scores as horizontal bars, the model (in color) above the baselines (gray), one panel per metric.
 
+    The replicate ceiling, if it is in the table, comes last as a hatched bar, with a dotted line through the panel.
     Bars are means over conditions, chosen as in :func:`scjepa.tl.summarize_scores`; each dot is one condition. A
     method that scores fewer conditions than the others says so beside its name.
 
@@ -89,18 +90,22 @@ def scores(
 
     condition = ["perturbation", "context"]
     has = filled.drop_duplicates(["method", *condition]).pivot(index=condition, columns="method", values="kind").notna()
-    broad = has.columns[has.mean() >= 0.5]
+    kind = table.drop_duplicates("method").set_index("method")["kind"]
+    contenders = has[[m for m in has.columns if kind[m] != "ceiling"]]
+    broad = contenders.columns[contenders.mean() >= 0.5]
     common = has[broad].all(axis=1)
     keep = common.index[common] if common.any() else common.index
     shown = filled[pd.MultiIndex.from_frame(filled[condition]).isin(keep)]
     count = shown.drop_duplicates(["method", *condition])["method"].value_counts()
-    kind = table.drop_duplicates("method").set_index("method")["kind"]
     rank = shown[shown["metric"] == ("l2" if "l2" in available else chosen[0])].groupby("method")["value"].mean()
     models = [m for m in kind.index if kind[m] == "model" and m in count]
     others = sorted((m for m in kind.index if kind[m] != "model" and m in count), key=lambda m: rank.get(m, np.inf))
+    others.sort(key=lambda m: kind[m] == "ceiling")
     methods = models + others
+    ceilings = [i for i, m in enumerate(methods) if kind[m] == "ceiling"]
+    most = max((n for m, n in count.items() if kind[m] != "ceiling"), default=count.max())
     color = {m: COLORS[i % len(COLORS)] for i, m in enumerate(models)} | dict.fromkeys(others, MUTED)
-    names = [m if count[m] == count.max() else f"{m} ({count[m]} of {count.max()})" for m in methods]
+    names = [m if count[m] == most else f"{m} ({count[m]} of {most})" for m in methods]
 
     axes = panels(len(chosen), ax, size=(3.1, 0.9 + 0.32 * len(methods)), columns=3)
     left = [spec is None or ax is not None or spec.is_first_col() for spec in (a.get_subplotspec() for a in axes)]
@@ -108,7 +113,11 @@ def scores(
         part = shown[shown["metric"] == name]
         mean = part.groupby("method")["value"].mean().reindex(methods)
         place = np.arange(len(methods))
-        axis.barh(place, mean.fillna(0), height=0.68, color=[color[m] for m in methods], zorder=2)
+        bars = axis.barh(place, mean.fillna(0), height=0.68, color=[color[m] for m in methods], zorder=2)
+        for i in ceilings:
+            bars[i].set(facecolor="white", edgecolor=MUTED, hatch="////")
+            if not np.isnan(mean.iloc[i]) and "→1" not in TITLES.get(name, ""):
+                axis.axvline(mean.iloc[i], color=INK, lw=0.8, ls=":", zorder=4)
         rng = np.random.default_rng(0)  # jitter only: the same picture every time
         at = part["method"].map({m: i for i, m in enumerate(methods)}).to_numpy()
         crowded = len(keep) > 25

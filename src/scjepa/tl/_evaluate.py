@@ -21,6 +21,7 @@ from scjepa.baselines import Baseline, MeanEffect, NoChange, applicable
 from scjepa.data import ConditionTable, condition_means, fit_components, shift_cells
 from scjepa.data._conditions import weighted_means
 from scjepa.metrics import energy_distance, l2, pearson_delta, shift_magnitude_ratio, variance_ratio
+from scjepa.tl._ceiling import CEILING, ceiling_scores, halves_of
 from scjepa.tl._inputs import (
     Cells,
     Labels,
@@ -64,13 +65,14 @@ def evaluate(
     layer: str | None = None,
     metrics: Sequence[str] = METRICS,
     baselines: Literal["auto"] | Sequence[Baseline] | None = "auto",
+    ceiling: bool = True,
     n_pcs: int = 50,
     method: str = "model",
     max_cells: int = 2000,
     key_added: str = Keys.uns.scores,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Score predicted cells against real cells, condition by condition, beside closed-form baselines.
+    r"""Score predicted cells against real cells, condition by condition, beside baselines and the replicate ceiling.
 
     A condition is a perturbation in a context; ``"B+A"`` is ``"A+B"``. Every condition of ``pred`` is scored.
 
@@ -103,6 +105,8 @@ def evaluate(
     baselines
         ``"auto"`` for every baseline that has a prediction for one of the conditions, a list of
         :class:`~scjepa.baselines.Baseline` objects (fitted here), or None.
+    ceiling
+        Whether to add the row "replicate ceiling": how well the data allow a prediction to score, see Notes.
     n_pcs
         Principal components in which ``"e_distance"`` and ``"variance_ratio"`` are computed. They are fitted on real
         controls and training cells only, and all share one scale: coordinates are divided by the mean standard
@@ -119,9 +123,10 @@ def evaluate(
 
     Returns
     -------
-    Tidy table, one row per method x condition x metric: ``method``, ``kind`` (``"model"`` or ``"baseline"``),
-    ``perturbation`` (label as written in ``real``), ``context`` (``"all"`` without ``context_key``), ``metric``,
-    ``value`` (NaN where undefined). A baseline has no rows for conditions that it can't predict.
+    Tidy table, one row per method x condition x metric: ``method``, ``kind`` (``"model"``, ``"baseline"`` or
+    ``"ceiling"``), ``perturbation`` (label as written in ``real``), ``context`` (``"all"`` without ``context_key``),
+    ``metric``, ``value`` (NaN where undefined). A baseline has no rows for conditions that it can't predict, the
+    ceiling none for conditions with fewer than 4 real cells.
     Writes the same table to ``pred.uns["jepa"][key_added]``; a ``pred`` that is a view becomes data of its own.
 
     Raises
@@ -136,6 +141,14 @@ def evaluate(
     -----
     Predicted cells of a baseline are the real controls of the context moved by its effect
     (:func:`scjepa.data.shift_cells`); its mean scores come straight from the effect.
+
+    Replicate ceiling: the real cells of a condition are split into halves of :math:`n_1 + n_2 = n` cells, and one half
+    is scored as the prediction of the other (10 splits averaged; effects against the same controls), corrected for the
+    size of the halves. L2 becomes that of a perfect prediction, :math:`\|h_1 - h_2\| \sqrt{n_1 n_2}/n`: half of the
+    distance of equal halves, since :math:`E\|h_1 - h_2\|^2 = 4\,E\|\bar x - \mu\|^2`. Correlations become those of a
+    second experiment of full size, :math:`2r/(1+r)` (Spearman-Brown, as in cell-eval); a prediction with less noise
+    than an experiment can exceed them. E-distance becomes that of a perfect prediction of ``n`` cells,
+    :math:`2 n_1 n_2/n^2` of that of the halves. The ratios are those of the halves.
 
     References
     ----------
@@ -180,9 +193,9 @@ def evaluate(
     true_effects = truth.effects
     question = ConditionTable(truth.actions, truth.contexts, truth.control, genes=truth.genes)
     fitted = _fit_baselines(baselines, table, question)
-    clash = [b.name for b in fitted if b.name == method]
-    if clash:
-        raise ValueError(f"method={method!r} is the name of a baseline: give the rows of pred another name.")
+    taken = [b.name for b in fitted]
+    if method in (*taken, CEILING):
+        raise ValueError(f"method={method!r} is the name of a baseline or ceiling: give the rows of pred another name.")
     effects = {b.name: np.asarray(b.effects(question), dtype=np.float64) for b in fitted}
     reference = MeanEffect().fit(table).effects(question)[0] if len(table) else None
 
@@ -190,7 +203,8 @@ def evaluate(
     some_of = partial(_subset, max_cells=max_cells, seed=seed)
     means = _means(predicted.x, predicted.groups.cells)
     own = {c: _means(predicted.x, [cells])[0] for c, cells in predicted.groups.controls.items()}
-    records: dict[str, list[tuple]] = {name: [] for name in (method, *effects)}
+    names = real.obs_names.astype(str).to_numpy()
+    records: dict[str, list[tuple]] = {name: [] for name in (method, *effects, CEILING)}
     for i, (action, context) in enumerate(predicted.conditions):
         true = _Side(truth.perturbed[i], true_effects[i])
         sides = {method: _Side(means[i], means[i] - own.get(context, truth.control[i]))}
@@ -210,6 +224,15 @@ def evaluate(
         for name, side in sides.items():
             row = (name, "model" if name == method else "baseline", measured.names[action], context)
             records[name] += [(*row, metric, _score(metric, side, true, reference)) for metric in metrics]
+        halves = halves_of(measured.x, measured.groups.cells[rows[i]], names, seed) if ceiling else None
+        if halves is not None:
+            subset = names[some_of(measured.groups.cells[rows[i]])]
+            best = ceiling_scores(metrics, halves, truth.control[i], reference, true.cells, subset, seed)
+            row = (CEILING, "ceiling", measured.names[action], context)
+            records[CEILING] += [(*row, metric, best[metric]) for metric in metrics]
+    if ceiling and len(records[CEILING]) < len(records[method]):
+        few = len(rows) - len(records[CEILING]) // max(len(metrics), 1)
+        logger.info("No replicate ceiling for %d of %d conditions: fewer than 4 real cells.", few, len(rows))
 
     columns = ["method", "kind", "perturbation", "context", "metric", "value"]
     scores = pd.DataFrame([r for part in records.values() for r in part], columns=columns)

@@ -45,7 +45,8 @@ def summarize_scores(scores: pd.DataFrame) -> pd.DataFrame:
 
     Methods that score at least half of the conditions are averaged over the conditions that they *all* score, so
     their rows can be compared. A baseline that applies to fewer is averaged over those of them that it has; its
-    ``n_conditions`` is then lower than that of the others.
+    ``n_conditions`` is then lower than that of the others. The same goes for the replicate ceiling, which never decides
+    which conditions count.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def summarize_scores(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    One row per method (models first, then baselines from low to high L2), one column per metric (those without any
+    One row per method (models first, then baselines from low to high L2, the replicate ceiling last), one column per metric (those without any
     value are left out) and ``n_conditions``, the number of conditions averaged.
 
     Raises
@@ -83,18 +84,20 @@ def summarize_scores(scores: pd.DataFrame) -> pd.DataFrame:
     known = [m for m in METRICS if m in wide.columns]
     wide = wide[known + [m for m in wide.columns if m not in known]]
     has = wide.notna().any(axis=1).unstack("method", fill_value=False).astype(bool)
-    broad = has.columns[has.mean() >= 0.5]
+    contenders = has[[m for m in has.columns if kind[m] != "ceiling"]]
+    broad = contenders.columns[contenders.mean() >= 0.5]
     common = has[broad].all(axis=1) if len(broad) else has.any(axis=1)
     if not common.any():
         common[:] = True
     chosen = wide[wide.reset_index("method").index.isin(common.index[common])]
     out = chosen.groupby(level="method", observed=True).mean()
     out["n_conditions"] = chosen.groupby(level="method", observed=True).size()
-    order = pd.DataFrame({"baseline": kind.reindex(out.index) != "model"})
+    order = pd.DataFrame({"group": kind.reindex(out.index).map({"model": 0, "ceiling": 2}).fillna(1)})
     order["place"] = np.arange(len(out)) if "l2" not in out else out["l2"]
     appearance = {m: i for i, m in enumerate(kind.index)}
-    order.loc[~order["baseline"], "place"] = [appearance[m] for m in out.index[~order["baseline"]]]
-    out = out.loc[order.sort_values(["baseline", "place"], kind="stable").index]
+    models = order["group"] == 0
+    order.loc[models, "place"] = [appearance[m] for m in out.index[models]]
+    out = out.loc[order.sort_values(["group", "place"], kind="stable").index]
     out.columns.name = None
     return out
 
@@ -102,8 +105,8 @@ def summarize_scores(scores: pd.DataFrame) -> pd.DataFrame:
 def format_scores(scores: pd.DataFrame) -> str:
     """Lay the means of a score table out for printing.
 
-    Models come first, then baselines from low to high L2. Arrows say where good values are, ``*`` marks the best of
-    a column among the methods that are averaged over the same conditions.
+    Models come first, then baselines from low to high L2, the replicate ceiling last. Arrows say where good values
+    are, ``*`` marks the best model or baseline of a column among those that are averaged over the same conditions.
 
     Parameters
     ----------
@@ -137,13 +140,16 @@ def format_scores(scores: pd.DataFrame) -> str:
     means = summarize_scores(scores)
     metrics = [c for c in means.columns if c != "n_conditions"]
     count = means["n_conditions"]
-    shared = count == count.max()
+    ceilings = means.index.isin(scores.loc[scores["kind"] == "ceiling", "method"])
+    most = int(count[~ceilings].max() if not ceilings.all() else count.max())
+    shared = count == most
+    contender = shared & ~ceilings
     columns = [["method", *means.index]]
     for metric in metrics:
         column = means[metric]
-        rank = distance_from_goal(column, metric)[shared]
-        best = (column - column.loc[rank.idxmin()]).abs() < 5e-4 if rank.notna().any() else column.isna() & False
-        marks = ["*" if b and s else " " for b, s in zip(best, shared, strict=True)]
+        rank = distance_from_goal(column, metric)[contender]
+        best = (column - column.loc[str(rank.idxmin())]).abs() < 5e-4 if rank.notna().any() else column.isna() & False
+        marks = ["*" if b and s else " " for b, s in zip(best, contender, strict=True)]
         cells = [("–" if np.isnan(v) else f"{v:.3f}") + mark for v, mark in zip(column, marks, strict=True)]
         columns.append([f"{metric} {GOALS.get(metric, '')}".rstrip() + " ", *cells])
     columns.append(["n", *(str(int(c)) for c in count)])
@@ -155,7 +161,6 @@ def format_scores(scores: pd.DataFrame) -> str:
         for row in zip(*columns, strict=True)
     ]
     total = len(scores.drop_duplicates(["perturbation", "context"]))
-    most = int(count.max())
     plural = "s" if total != 1 else ""
     scope = (
         f"{total} condition{plural}" if most == total else f"the {most} of {total} conditions that all methods score"

@@ -38,7 +38,7 @@ def parse_label(label: object, control: str = "control", separator: str = "+") -
     >>> parse_label("KLF1+BAK1"), parse_label("KLF1+ctrl"), parse_label("control")
     (('BAK1', 'KLF1'), ('KLF1',), ())
     """
-    text = str(label).strip()
+    text, control = str(label).strip(), str(control)
     if text == control:
         return ()
     parts = [part.strip() for part in text.split(separator)]

@@ -59,13 +59,8 @@ def test_without_the_network_the_prediction_is_the_anchor(anchored: PerturbJEPA,
         i for i, a in enumerate(table.actions) if "+".join(a) == double and table.contexts[i] == "state A"
     )  # as simulated, labels are sorted
     keep = [i for i, a in enumerate(table.actions) if "+".join(a) != double]
-    base = scjepa.baselines.KernelEffect(context_kernel=False).fit(table.rows(keep))
     full = scjepa.baselines.KernelEffect().fit(table.rows(keep))
-    question = table.rows([row])
-    inside, outside = base.effects(question)[0], full.effects(question)[0]
-    axes = anchored.module.space.loadings.numpy()
-    wanted = outside - outside @ axes.T @ axes + inside @ axes.T @ axes
-    wanted = np.maximum(table.control[row] + wanted, 0) - table.control[row]
+    wanted = np.maximum(table.control[row] + full.effects(table.rows([row]))[0], 0) - table.control[row]
     np.testing.assert_allclose(mean_effect(anchored, double, "state A"), wanted, atol=2e-3)
 
 
@@ -365,3 +360,165 @@ def test_sparse_input_is_not_densified(double: str) -> None:
     assert sp.issparse(adata.X)
     model = fitted(adata, train={"holdout": [double]})
     assert sp.issparse(model.adata.X)
+
+
+def test_contexts_with_effects_of_their_own_are_not_mixed(shared_data: Path) -> None:
+    """Norman (activation, K562) beside McFaline (interference, three lines): the model keeps up with its anchor."""
+    adata = ad.read_h5ad(shared_data / "perturbench_norman19_mcfaline23.h5ad")
+    labels = set(adata.obs["condition"].astype(str))
+    doubles = sorted(x for x in labels if "+" in x and set(x.split("+")) <= labels)
+    PerturbJEPA.setup_anndata(adata, "condition", context_key="cell_type")
+    model = PerturbJEPA(adata)
+    model.train(max_epochs=2, holdout=doubles, **QUIET)
+    place = adata.obs["cell_type"][adata.obs["condition"] == doubles[0]].iloc[0]
+    scores = scjepa.tl.evaluate(model.predict_perturbation(doubles, context=place, include_control=True), adata)
+    mean = scores.groupby(["method", "metric"])["value"].mean().unstack()
+    assert mean.loc["model", "l2"] < 1.05 * mean.loc["kernel anchor", "l2"]
+
+
+def test_a_second_training_with_another_holdout_starts_afresh() -> None:
+    """What is held out the second time must not have been seen the first time."""
+    adata, noise = screen(), screen()
+    cells = ((noise.obs["context"] == "state B") & (noise.obs["perturbation"] != "control")).to_numpy()
+    x = noise.X.toarray()
+    x[cells] = np.random.default_rng(0).poisson(5, (int(cells.sum()), x.shape[1]))
+    noise.X = sp.csr_matrix(x.astype(np.float32))
+    out = []
+    for data in (adata, noise):
+        again = fitted(data)
+        again.train(max_epochs=1, holdout=["state B"], **QUIET)
+        out.append(again.predict_perturbation(again.trained_on_["perturbation"].iloc[0], context="state B").X)
+    np.testing.assert_array_equal(*out)
+
+
+def test_training_on_appends_to_the_history(double: str) -> None:
+    again = fitted(screen(), train={"holdout": [double], "max_epochs": 2})
+    again.train(max_epochs=1, holdout=[double], **QUIET)
+    assert again.history["train_loss"].index.tolist() == [0, 1, 2]
+
+
+def test_a_failed_second_training_keeps_the_model(double: str) -> None:
+    again = fitted(screen(), train={"holdout": [double]})
+    before = again.predict_perturbation(double).X
+    with pytest.raises(FloatingPointError, match="Lower the learning rate"):
+        again.train(max_epochs=5, holdout=[double], plan_kwargs={"lr": 1e12}, **QUIET)
+    np.testing.assert_array_equal(again.predict_perturbation(double).X, before)
+
+
+def test_labels_of_held_out_genes_tell_the_network_nothing() -> None:
+    """A gene held out everywhere is predicted as if its label had never been in the data."""
+    adata = screen()
+    gene = sorted(p for p in adata.obs["perturbation"].unique() if "+" not in p and p != "control")[0]
+    held = [p for p in adata.obs["perturbation"].unique() if gene in p.split("+")]
+    without = adata[~adata.obs["perturbation"].isin(held)].copy()
+    without.obs["perturbation"] = without.obs["perturbation"].astype(str)
+    a = fitted(adata, train={"holdout": held, "max_epochs": 3}, residual=True)
+    controls = without[without.obs["perturbation"] == "control"].copy()
+    anchor_only = fitted(screen(), train={"holdout": held, "max_epochs": 3}, residual=False)
+    np.testing.assert_allclose(
+        a.predict_perturbation(gene, controls).X, anchor_only.predict_perturbation(gene, controls).X, atol=1e-4
+    )
+
+
+def test_data_normalized_in_place_after_training(double: str) -> None:
+    import scanpy as sc
+
+    again = fitted(screen(), train={"holdout": [double]})
+    before = again.get_latent()
+    sc.pp.normalize_total(again.adata, target_sum=1e4)
+    sc.pp.log1p(again.adata)
+    np.testing.assert_allclose(again.get_latent(), before, atol=2e-2)
+
+
+def test_columns_that_predictions_write_are_refused() -> None:
+    adata = screen()
+    adata.obs["source"] = adata.obs["perturbation"]
+    with pytest.raises(ValueError, match="perturbation_key='source': predictions write a column of this name"):
+        PerturbJEPA.setup_anndata(adata, "source")
+    with pytest.raises(ValueError, match="context_key='perturbation' is the same column as perturbation_key"):
+        PerturbJEPA.setup_anndata(adata, "perturbation", context_key="perturbation")
+
+
+def test_a_bare_pair_holds_out_one_condition() -> None:
+    adata = screen()
+    label = sorted(p for p in adata.obs["perturbation"].unique() if "+" not in p and p != "control")[0]
+    for pair in ((label, "state B"), [(label, "state B")], [[label, "state B"]]):
+        again = fitted(adata, train={"holdout": pair}, residual=False)
+        held = adata.obs.iloc[again.test_indices]
+        assert set(held["perturbation"]) == {label}
+        assert set(held["context"]) == {"state B"}
+
+
+def test_dose_zero_is_no_effect() -> None:
+    adata = screen(doses=(0.5, 2.0), n_cells=10)
+    again = fitted(adata, setup={"dose_key": "dose"})
+    out = again.predict_perturbation(again.trained_on_["perturbation"].iloc[0], dose=0.0, include_control=True)
+    control = (out.obs["jepa_prediction"] == "control").to_numpy()
+    np.testing.assert_array_equal(out.X[~control], out.X[control])
+
+
+def test_unlabelled_query_cells_are_left_out_and_counted(model: PerturbJEPA, double: str, caplog) -> None:
+    query = model.adata[(model.adata.obs["perturbation"] == "control").to_numpy()].copy()
+    query.obs["perturbation"] = query.obs["perturbation"].astype(object)
+    query.obs.iloc[:7, query.obs.columns.get_loc("perturbation")] = np.nan
+    with caplog.at_level(logging.INFO):
+        out = model.predict_perturbation(double, query)
+    assert out.n_obs == query.n_obs - 7
+    assert "7 of the cells have no perturbation label" in caplog.text
+
+
+def test_integer_labels() -> None:
+    adata = screen()
+    codes = {label: i + 1 for i, label in enumerate(sorted(set(adata.obs["perturbation"]) - {"control"}))}
+    adata.obs["code"] = [codes.get(label, 0) for label in adata.obs["perturbation"]]
+    again = fitted(adata, setup={"perturbation_key": "code", "control": 0})
+    assert again.predict_perturbation(3, n_cells=2).n_obs == 4
+    with pytest.raises(ValueError, match="perturbations is None"):
+        again.predict_perturbation(None)
+    with pytest.raises(ValueError, match="context is empty"):
+        again.predict_perturbation(3, context=[])
+
+
+def test_gene_embeddings_are_checked() -> None:
+    adata = screen()
+    PerturbJEPA.setup_anndata(adata, "perturbation")
+    with pytest.raises(TypeError, match="expected a pandas DataFrame"):
+        PerturbJEPA(adata, np.ones((3, 2)))
+    with pytest.raises(ValueError, match="missing or no finite numbers"):
+        PerturbJEPA(adata, pd.DataFrame({"f": [np.nan]}, index=["R01"]))
+
+
+def test_trained_singles_with_an_anchor_for_combinations_only(double: str) -> None:
+    additive = fitted(screen(), anchor="additive", residual=False, train={"holdout": [double]})
+    table = condition_table(additive.adata, "perturbation", context_key="context")
+    single = double.split("+")[0]
+    row = next(i for i, a in enumerate(table.actions) if a == (single,) and table.contexts[i] == "state A")
+    wanted = np.maximum(table.perturbed[row], 0) - table.control[row]
+    np.testing.assert_allclose(mean_effect(additive, single, "state A"), wanted, atol=0.05)
+
+
+def test_loading_onto_permuted_and_larger_data(model: PerturbJEPA, tmp_path: Path) -> None:
+    model.save(str(tmp_path / "m"))
+    z = model.get_latent()
+    order = np.random.default_rng(0).permutation(60)
+    again = PerturbJEPA.load(str(tmp_path / "m"), model.adata[:, order].copy())
+    np.testing.assert_allclose(again.get_latent(), z, atol=1e-5)
+    np.testing.assert_allclose(again.get_latent(model.adata.copy()), z, atol=1e-5)
+    with pytest.raises(ValueError, match="1 of the model's 60 genes are missing"):
+        PerturbJEPA.load(str(tmp_path / "m"), model.adata[:, 1:].copy())
+    other = model.adata.copy()
+    other.obs["perturbation"] = "new"
+    with pytest.raises(ValueError, match="load it with adata=False"):
+        PerturbJEPA.load(str(tmp_path / "m"), other)
+
+
+def test_diagnostics_tell_width_and_size(model: PerturbJEPA) -> None:
+    table = model.get_diagnostics()
+    assert 0.5 < table.loc["variance ratio", "value"] < 1.5
+    assert 0.5 < table.loc["shift ratio", "value"] < 1.5
+
+
+def test_backed_query_is_refused(model: PerturbJEPA, tmp_path: Path) -> None:
+    model.adata.write_h5ad(tmp_path / "q.h5ad")
+    with pytest.raises(ValueError, match="adata is backed"):
+        model.get_latent(ad.read_h5ad(tmp_path / "q.h5ad", backed="r"))

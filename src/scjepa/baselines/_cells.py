@@ -15,7 +15,7 @@ from scjepa._checks import closest, require_labels, require_member, require_posi
 from scjepa._scale import check_scale, lognormalise
 from scjepa._types import FloatArray, IntArray
 from scjepa.data import ConditionTable, condition_table, group_cells, held_out_conditions, shift_cells
-from scjepa.data._counterfactuals import LabelKeys, PredictedSet, control_cells, predictions_anndata
+from scjepa.data._counterfactuals import LabelKeys, PredictedSet, check_keys, control_cells, predictions_anndata
 from scjepa.data._splits import Holdout
 
 TARGET_SUM = 1e4
@@ -90,6 +90,8 @@ class CellMethods:
         >>> predicted = baseline.predict_perturbation(double)
         >>> scores = scjepa.tl.evaluate(predicted, adata, metrics=["l2"], method="mine")
         """
+        check_keys(perturbation_key=perturbation_key, context_key=context_key)
+        control = str(control)
         table = condition_table(
             adata,
             perturbation_key,

@@ -2,6 +2,7 @@
 
 from scjepa.data._cache import EmbeddingCache
 from scjepa.data._conditions import CellGroups, ConditionTable, condition_means, condition_table, group_cells
+from scjepa.data._counterfactuals import LabelKeys, cell_positions, check_keys, control_cells
 from scjepa.data._matrix import ExpressionMatrix, aligned
 from scjepa.data._pca import Components, fit_components
 from scjepa.data._predictions import shift_cells
@@ -16,11 +17,15 @@ __all__ = [
     "EmbeddingCache",
     "ExpressionMatrix",
     "SetBatches",
+    "LabelKeys",
     "Split",
     "ViewBatches",
     "aligned",
+    "cell_positions",
+    "check_keys",
     "condition_means",
     "condition_table",
+    "control_cells",
     "fit_components",
     "group_cells",
     "held_out_conditions",

@@ -19,6 +19,22 @@ from scjepa.data._conditions import SINGLE_CONTEXT
 logger = logging.getLogger(__name__)
 
 
+def check_keys(**keys: str | None) -> None:
+    """Raise when two of the ``obs`` columns (argument=column) are the same, or predictions would overwrite one."""
+    given: dict[str, str] = {}
+    for argument, key in keys.items():
+        if key is None:
+            continue
+        if key in (Keys.obs.source, Keys.obs.kind):
+            raise ValueError(
+                f"{argument}={key!r}: predictions write a column of this name. Rename yours: "
+                f"adata.obs = adata.obs.rename(columns={{{key!r}: 'my_{key}'}})."
+            )
+        if key in given:
+            raise ValueError(f"{argument}={key!r} is the same column as {given[key]}. Name two different columns.")
+        given[key] = argument
+
+
 class LabelKeys(NamedTuple):
     """Where perturbations and contexts stand in ``obs``, and how their labels read."""
 
@@ -29,7 +45,9 @@ class LabelKeys(NamedTuple):
 
     def parse(self, perturbations: str | Sequence[str]) -> dict[str, Action]:
         """Read what is to be predicted: every label with its action; raise for none, repeated ones or the control."""
-        labels = [perturbations] if isinstance(perturbations, str) else [str(p) for p in perturbations]
+        if perturbations is None:
+            raise ValueError("perturbations is None. Name at least one, for example 'A' or 'A+B'.")
+        labels = [str(p) for p in np.atleast_1d(np.asarray(perturbations, dtype=object))]
         if not labels:
             raise ValueError("perturbations is empty. Name at least one, for example 'A' or 'A+B'.")
         repeated = sorted({p for p in labels if labels.count(p) > 1})
@@ -78,9 +96,13 @@ def control_cells(
     >>> {c: i.tolist() for c, i in control_cells(cells, LabelKeys("p", context_key="line")).items()}
     {'x': [0], 'y': [2]}
     """
-    cells = _positions(adata, indices)
+    cells = cell_positions(adata, indices)
     if keys.perturbation_key in adata.obs:
-        labels = adata.obs[keys.perturbation_key].astype(str).to_numpy()[cells]
+        column = adata.obs[keys.perturbation_key].iloc[cells]
+        missing = column.isna().to_numpy()
+        if missing.any():
+            logger.info("%d of the cells have no perturbation label and are not used.", int(missing.sum()))
+        cells, labels = cells[~missing], column[~missing].astype(str).to_numpy()
         names = {n: parse_label(n, keys.control, keys.separator) == () for n in np.unique(labels)}
         control = np.array([names[n] for n in labels], dtype=bool)
         if not control.any():
@@ -92,7 +114,9 @@ def control_cells(
         if indices is not None and not control.all():
             logger.info("%d of the selected cells are not controls and are not used.", int((~control).sum()))
         cells = cells[control]
-    wanted = None if context is None else [context] if isinstance(context, str) else [str(c) for c in context]
+    wanted = None if context is None else [str(c) for c in np.atleast_1d(np.asarray(context, dtype=object))]
+    if wanted == []:
+        raise ValueError("context is empty. Name at least one, or leave it out for all.")
     if keys.context_key is None:
         if wanted is not None:
             raise ValueError(f"context={context!r} was given, but there is no context_key.")
@@ -113,12 +137,12 @@ def control_cells(
     return {c: found[c] for c in wanted}
 
 
-def _positions(adata: AnnData, indices: Any) -> IntArray:
+def cell_positions(adata: AnnData, indices: Any) -> IntArray:
     """Turn ``indices`` (integers, a boolean mask or None for all) into checked positions."""
     if indices is None:
         cells = np.arange(adata.n_obs)
     else:
-        cells = np.asarray(indices)
+        cells = np.atleast_1d(np.asarray(indices))
         if cells.dtype == bool:
             if len(cells) != adata.n_obs:
                 raise ValueError(f"indices: the boolean mask has {len(cells)} entries for {adata.n_obs} cells.")

@@ -49,6 +49,19 @@ def fractions(train_size: float | None, validation_size: float | None, *, defaul
     return float(train_size), float(validation_size)
 
 
+def _entries(holdout: Holdout | None, contexts: np.ndarray | None) -> list:
+    """Return the entries of ``holdout``; a bare pair whose second part is a context is one entry, not two."""
+    if holdout is None:
+        return []
+    if isinstance(holdout, str):
+        return [holdout]
+    entries = [tuple(e) if isinstance(e, (list, tuple)) else e for e in holdout]
+    bare = isinstance(holdout, tuple) and len(entries) == 2 and not any(isinstance(e, tuple) for e in entries)
+    if bare and contexts is not None and str(entries[1]) in set(contexts.astype(str)):
+        return [tuple(entries)]
+    return entries
+
+
 def held_out_conditions(
     groups: CellGroups, holdout: Holdout, *, control: str = "control", separator: str = "+"
 ) -> np.ndarray:
@@ -73,8 +86,7 @@ def held_out_conditions(
     ValueError
         If an entry matches nothing, or everything would be held out.
     """
-    if isinstance(holdout, str):
-        holdout = [holdout]
+    holdout = _entries(holdout, groups.contexts)
     mask = np.zeros(len(groups), bool)
     contexts = groups.contexts.astype(str)
     labels = [separator.join(a) for a in groups.actions]
@@ -169,7 +181,7 @@ def split_cells(
     movable = perturbed if by_column and split_by == context_key and groups is not None else np.ones(n, bool)
     if split_by == "condition" and groups is None:
         raise ValueError("split_by='condition' needs perturbations; this model has none. Use 'cell' or an obs column.")
-    rest = [holdout] if isinstance(holdout, str) else [] if holdout is None else list(holdout)
+    rest = _entries(holdout, None if groups is None else groups.contexts)
     wanted = list(rest)
     if values is not None:
         known = set(values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scjepa._checks import require_member
 
@@ -37,7 +37,7 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     return Path(named).expanduser() if named else Path(_pooch().os_cache("scjepa"))
 
 
-def _pooch():
+def _pooch() -> Any:
     """Import pooch, an optional dependency."""
     try:
         import pooch

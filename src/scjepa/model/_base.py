@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
 from anndata import AnnData
 from scvi.model.base import BaseModelClass
@@ -18,8 +21,8 @@ from scvi.model.base import BaseModelClass
 from scjepa._checks import closest, require_positive_int, some
 from scjepa._compat import layer_names, prepare_scvi
 from scjepa._scale import check_scale
-from scjepa._types import FloatArray, InputScale, IntArray
-from scjepa.data import ExpressionMatrix, Split, ViewBatches, aligned, fit_components
+from scjepa._types import FloatArray, InputScale, Matrix
+from scjepa.data import ExpressionMatrix, Split, ViewBatches, aligned, cell_positions, fit_components
 from scjepa.metrics import lidar, rankme
 from scjepa.module import VIEWS, JEPAModule
 from scjepa.nn import gene_set_modules, kmeans_modules
@@ -62,8 +65,8 @@ def check_cells(
     if x is None:
         raise ValueError("adata.X is None. Name the layer to use: layer='counts'.")
     scale = check_scale(x, input_scale, name="adata.X" if layer is None else f"adata.layers[{layer!r}]")
-    empty_cells = int((np.asarray(abs(x).sum(1)).ravel() == 0).sum())
-    empty_genes = int((np.asarray(abs(x).sum(0)).ravel() == 0).sum())
+    empty_cells = int((np.asarray(x.sum(1)).ravel() == 0).sum())  # values are known to be non-negative here
+    empty_genes = int((np.asarray(x.sum(0)).ravel() == 0).sum())
     if empty_cells and scale == "counts" and library is None:
         raise ValueError(
             f"{empty_cells} cells have no counts at all and can't be normalized. "
@@ -74,6 +77,33 @@ def check_cells(
     if empty_genes:
         logger.warning("%d of %d genes are zero in all cells; they are kept.", empty_genes, adata.n_vars)
     return scale
+
+
+class Door(NamedTuple):
+    """A checked matrix, its scale, and the positions of the model's genes in it (None: all, in order)."""
+
+    x: Matrix
+    scale: InputScale
+    order: np.ndarray | None
+
+
+def gene_order(adata: AnnData, genes: np.ndarray) -> np.ndarray | None:
+    """Return the positions of ``genes`` in ``adata``, or None when they are the same in the same order."""
+    names = adata.var_names.astype(str)
+    if adata.n_vars == len(genes) and np.array_equal(names, genes):
+        return None
+    if not names.is_unique:
+        raise ValueError("adata.var_names are not unique. Run adata.var_names_make_unique().")
+    position = pd.Index(names).get_indexer(genes)
+    missing = genes[position < 0]
+    if len(missing):
+        raise ValueError(
+            f"{len(missing)} of the model's {len(genes)} genes are missing from adata.var_names: {some(missing)}."
+            f"{closest(missing[0], names)} Give the same gene names, or add the missing genes as zeros "
+            "if they were measured and not found."
+        )
+    logger.info("genes of adata were matched by name; %d further genes are not used.", adata.n_vars - len(genes))
+    return position
 
 
 class JEPABase(BaseModelClass):
@@ -95,10 +125,53 @@ class JEPABase(BaseModelClass):
         """Arguments that ``setup_anndata`` was called with."""
         return self.registry_["setup_args"]
 
+    def __init__(self, adata: AnnData | None = None, registry: dict | None = None) -> None:
+        super().__init__(adata, registry)
+        # kept apart from the registry, which follows the AnnData that the model is loaded with
+        self.var_names_: list[str] = [str(g) for g in self._registered_genes(self.registry_)]
+
+    @staticmethod
+    def _registered_genes(registry: dict[str, Any]) -> np.ndarray:
+        return np.asarray(registry["field_registries"]["X"]["state_registry"]["column_names"]).astype(str)
+
     @property
     def var_names(self) -> np.ndarray:
         """Names of the genes the model was set up with, in its order."""
-        return np.asarray(self.registry_["field_registries"]["X"]["state_registry"]["column_names"]).astype(str)
+        return np.asarray(self.var_names_)
+
+    @classmethod
+    def load(cls, dir_path: str, adata: AnnData | bool | None = None, *args: Any, **kwargs: Any) -> Self:
+        """Load a saved model.
+
+        Parameters
+        ----------
+        dir_path
+            Folder written by ``save``.
+        adata
+            Data to attach, with the model's genes in any order (further genes are left out of a copy); None takes the
+            AnnData saved with the model; False attaches none: pass data to the methods instead.
+        *args, **kwargs
+            As in :meth:`scvi.model.base.BaseModelClass.load`.
+
+        Raises
+        ------
+        KeyError, ValueError
+            When ``adata`` lacks genes or columns, or has labels that the model does not know.
+        """
+        if isinstance(adata, AnnData):
+            genes = cls._registered_genes(cls.load_registry(dir_path, kwargs.get("prefix")))
+            order = gene_order(adata, genes)
+            adata = adata if order is None else adata[:, order].copy()
+        try:
+            return super().load(dir_path, adata, *args, **kwargs)
+        except (KeyError, ValueError) as error:
+            if not isinstance(adata, AnnData):
+                raise
+            message = error.args[0] if error.args else error
+            raise type(error)(
+                f"{message} To use the model on data with other labels or columns, load it with adata=False and pass "
+                "the data to its methods."
+            ) from error
 
     def _require_trained(self, what: str) -> None:
         if not self.is_trained_:
@@ -121,51 +194,27 @@ class JEPABase(BaseModelClass):
             return self.adata
         if not isinstance(adata, AnnData):
             raise TypeError(f"adata: expected an AnnData, got {type(adata).__name__}.")
+        if adata.isbacked:
+            raise ValueError("adata is backed. Load it, or the part you need, with adata.to_memory().")
         return adata
 
-    def _cells(self, adata: AnnData, indices: Sequence[int] | np.ndarray | None) -> IntArray:
-        """Turn ``indices`` (integers or a boolean mask) into checked integer positions."""
-        if indices is None:
-            cells = np.arange(adata.n_obs)
-        else:
-            cells = np.asarray(indices)
-            if cells.dtype == bool:
-                if len(cells) != adata.n_obs:
-                    raise ValueError(f"indices: the boolean mask has {len(cells)} entries for {adata.n_obs} cells.")
-                cells = np.flatnonzero(cells)
-            elif cells.size and not np.issubdtype(cells.dtype, np.integer):
-                raise ValueError(f"indices: expected integers or a boolean mask, got {cells.dtype}. "
-                                 "Turn names into positions with adata.obs_names.get_indexer(names).")  # fmt: skip
-            elif cells.size and (cells.min() < -adata.n_obs or cells.max() >= adata.n_obs):
-                raise IndexError(f"indices run from {cells.min()} to {cells.max()}, but there are {adata.n_obs} cells.")
-        if cells.size == 0:
-            raise ValueError("no cells selected: adata or indices is empty.")
-        return cells.astype(np.int64) % adata.n_obs
-
-    def _gene_order(self, adata: AnnData) -> np.ndarray | None:
-        """Positions of the model's genes in ``adata``, or None when they are the same in the same order."""
-        genes = self.var_names
-        if adata.n_vars == len(genes) and np.array_equal(adata.var_names.astype(str), genes):
-            return None
-        position = pd.Index(adata.var_names.astype(str)).get_indexer(genes)
-        missing = genes[position < 0]
-        if len(missing):
-            raise ValueError(
-                f"{len(missing)} of the model's {len(genes)} genes are missing from adata.var_names: {some(missing)}."
-                f"{closest(missing[0], adata.var_names)} Give the same gene names, or add the missing genes as zeros "
-                "if they were measured and not found."
+    def _door(self, adata: AnnData) -> Door:
+        """Check the matrix of any AnnData once, and find its scale and where the model's genes are."""
+        layer = self._setup["layer"]
+        if layer is not None and layer not in layer_names(adata):
+            raise KeyError(
+                f"layer={layer!r}, which the model was set up with, is not in adata.layers."
+                f"{closest(layer, layer_names(adata))}"
             )
-        logger.info("genes of adata were reordered by name; %d further genes are not used.", adata.n_vars - len(genes))
-        return position
-
-    def _read(self, adata: AnnData, cells: np.ndarray | None = None) -> ExpressionMatrix:
-        """Read cells of any AnnData in the model's genes, normalized as in training."""
-        layer, own = self._setup["layer"], adata is self.adata
-        if layer is not None and layer not in adata.layers:
-            raise KeyError(f"layer={layer!r}, which the model was set up with, is not in adata.layers.")
         x = adata.X if layer is None else adata.layers[layer]
-        scale = self._setup["input_scale"] if own else check_scale(x)
-        order = None if own else self._gene_order(adata)
+        if sp.issparse(x) and x.format != "csr":
+            x = x.tocsr()
+        # own data are checked again too: they may have been normalized in place since
+        return Door(x, check_scale(x), gene_order(adata, self.var_names))
+
+    def _read(self, adata: AnnData, cells: np.ndarray | None = None, door: Door | None = None) -> ExpressionMatrix:
+        """Read cells of any AnnData in the model's genes, normalized as in training."""
+        x, scale, order = door or self._door(adata)
         if cells is not None:
             x = x[cells]
         if order is not None:
@@ -175,9 +224,10 @@ class JEPABase(BaseModelClass):
 
     def _chunks(self, adata: AnnData, cells: np.ndarray) -> Iterator[tuple[np.ndarray, ExpressionMatrix]]:
         """Read cells piece by piece, so that the whole matrix never exists twice."""
+        door = self._door(adata)
         for start in range(0, len(cells), CHUNK):
             part = cells[start : start + CHUNK]
-            yield part, self._read(adata, part)
+            yield part, self._read(adata, part, door)
 
     def _batch_codes(self, adata: AnnData, cells: np.ndarray) -> np.ndarray | None:
         """Batch codes for a batch-aware encoder; None (mean batch) when ``adata`` has no such column."""
@@ -191,12 +241,32 @@ class JEPABase(BaseModelClass):
             new = sorted(set(labels[codes < 0]))
             raise ValueError(
                 f"adata.obs[{key!r}] has {len(new)} batches that the model does not know: {some(new)}."
-                f"{closest(new[0], known)} Use load_query_data to add them, or drop the column to encode with the "
-                "mean batch."
+                f"{closest(new[0], known)} Drop the column to encode with the mean batch."
             )
         return codes
 
     # ---------------------------------------------------------------- encoder stage
+    @contextmanager
+    def _keeping_what_was_trained(self) -> Iterator[None]:
+        """Give a trained model back as it was when another training fails or is interrupted."""
+        before = None
+        if self.is_trained_:
+            before = {k: v for k, v in self.__dict__.items() if k != "module"}, copy.deepcopy(self.module)
+        try:
+            yield
+        except BaseException:
+            if before is not None:
+                self.__dict__.update(before[0])
+                self.module = before[1]
+            raise
+
+    def _goes_on(self, split: Split) -> bool:
+        """Whether this training continues the last one: only on the same training cells, else something would leak."""
+        same = self.is_trained_ and np.array_equal(np.asarray(self.train_indices), split.train)
+        if self.is_trained_ and not same:
+            logger.info("the training cells changed: the model is trained from the start.")
+        return bool(same)
+
     def _prepare_encoder(self, matrix: ExpressionMatrix, train: np.ndarray, seed: int) -> None:
         """Start the encoder as PCA of the training cells, and cut the genes into modules."""
         encoder = self.module.encoder
@@ -330,7 +400,7 @@ class JEPABase(BaseModelClass):
         """
         self._require_trained("get_latent_representation")
         adata = self._own_or_given(adata)
-        cells = self._cells(adata, indices)
+        cells = cell_positions(adata, indices)
         size = require_positive_int(batch_size if batch_size is not None else 2048, "batch_size")
         if give_tokens and self.module.encoder.kind != "modules":
             raise ValueError("give_tokens=True needs encoder='modules'; this model has encoder='mlp'.")
@@ -376,7 +446,7 @@ class JEPABase(BaseModelClass):
         """
         self._require_trained("get_normalized_expression")
         adata = self._own_or_given(adata)
-        cells = self._cells(adata, indices)
+        cells = cell_positions(adata, indices)
         genes = self.var_names
         columns = np.arange(len(genes))
         if gene_list is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
@@ -17,7 +16,7 @@ from scjepa.data import split_cells
 from scjepa.data._splits import Holdout
 from scjepa.model._base import JEPABase, check_cells
 from scjepa.module import JEPAModule
-from scjepa.train import merge_histories, seeded
+from scjepa.train import extend_history, merge_histories, seeded
 
 
 class ExpressionJEPA(JEPABase):
@@ -197,7 +196,8 @@ class ExpressionJEPA(JEPABase):
         holdout
             Categories of that column; their cells are never touched, not even by PCA.
         early_stopping
-            Stop when the validation loss stalls; acts only when there are validation cells.
+            Stop when the validation loss stalls, and keep the weights of the best epoch; acts only when there are
+            validation cells.
         seed
             Same seed, same numbers on one machine.
         plan_kwargs
@@ -230,8 +230,10 @@ class ExpressionJEPA(JEPABase):
         if len(split.train) < 3:
             raise ValueError(f"{len(split.train)} training cells: at least 3 are needed.")
         matrix = self._read(adata)
-        with seeded(seed):
-            if not self.is_trained_:
+        goes_on, earlier = self._goes_on(split), self.history_
+        with self._keeping_what_was_trained(), seeded(seed):
+            if not goes_on:
+                self.module = self._build_module()
                 self._prepare_encoder(matrix, split.train, seed)
             history = self._train_encoder(
                 matrix,
@@ -245,5 +247,5 @@ class ExpressionJEPA(JEPABase):
                 early_stopping=early_stopping,
                 **trainer_kwargs,
             )
-        self.history_: dict[str, pd.DataFrame] = merge_histories([("encoder", history)])
+        self.history_ = extend_history(earlier if goes_on else None, merge_histories([("encoder", history)]))
         self.seed_ = seed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
@@ -16,7 +17,8 @@ from scjepa._keys import Keys
 from scjepa._labels import parse_labels
 from scjepa._types import InputScale
 from scjepa.baselines import BASELINES, Baseline, KernelEffect
-from scjepa.data import group_cells
+from scjepa.baselines._design import check_features
+from scjepa.data import check_keys, group_cells
 from scjepa.model._base import check_cells
 from scjepa.model._perturb_training import PerturbTrainingMixin
 from scjepa.model._predict import PredictionMixin
@@ -109,6 +111,8 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin):
             raise ValueError(f"predictor_input={predictor_input!r}: expected 'z', 'h' or 'both'.")
         if not (isinstance(residual, bool) or residual == "auto"):
             raise ValueError(f"residual={residual!r}: expected True, False or 'auto'.")
+        if gene_embeddings is not None:
+            check_features(gene_embeddings)
         n_genes, n_cells = self.summary_stats["n_vars"], self.summary_stats["n_cells"]
         self._module_arguments = {
             "n_latent": min(require_positive_int(n_latent, "n_latent"), n_genes),
@@ -202,6 +206,8 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin):
         >>> adata = scjepa.datasets.simulate_perturbseq(60, 8, 4, 2, n_cells=20, n_control=40)
         >>> scjepa.PerturbJEPA.setup_anndata(adata, "perturbation", "control", context_key="context")
         """
+        control = str(control)
+        check_keys(perturbation_key=perturbation_key, context_key=context_key, dose_key=dose_key, kind_key=kind_key)
         input_scale = check_cells(adata, layer, input_scale)
         labels = require_labels(adata.obs, perturbation_key, "perturbation_key")
         columns = {"batch_key": batch_key, "context_key": context_key, "kind_key": kind_key}
@@ -266,3 +272,38 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin):
         if wanted not in BASELINES:
             raise ValueError(f"anchor={wanted!r}: expected 'kernel', None, a baseline, or one of {sorted(BASELINES)}.")
         return BASELINES[wanted]()
+
+    def _diagnostics(self, rng: np.random.Generator) -> list[tuple[str, float, str, str]]:
+        """Add what earlier cell JEPAs failed: are predicted sets as wide, and predicted effects as large, as true ones?"""
+        rows = super()._diagnostics(rng)
+        adata, groups = self._own_or_given(None), self._groups(self._own_or_given(None))
+        pairs = set(zip(self.trained_on_["perturbation"], self.trained_on_["context"], strict=True))
+        separator, single = self._setup["separator"], self._setup["context_key"] is None
+        known = [
+            i
+            for i in range(len(groups))
+            if (separator.join(groups.actions[i]), str(groups.contexts[i])) in pairs and len(groups.cells[i]) > 1
+        ]
+        spread, size = [], []
+        for i in rng.choice(known, min(10, len(known)), replace=False) if known else []:
+            predicted = self.predict_perturbation(
+                separator.join(groups.actions[i]),
+                context=None if single else str(groups.contexts[i]),
+                dose=None if groups.dose is None else float(groups.dose[i]),
+                kind=None if groups.kind is None else str(groups.kind[i]),
+                include_control=True,
+            )
+            control = (predicted.obs[Keys.obs.kind] == "control").to_numpy()
+            cells = np.sort(rng.choice(groups.cells[i], min(len(groups.cells[i]), 500), replace=False))
+            real = self._read(adata, cells).rows(slice(None))
+            start = predicted.X[control].mean(0)
+            axes = self.module.space.loadings.T.cpu().numpy()
+            width = float((real @ axes).var(0).sum())
+            spread.append(float((predicted.X[~control] @ axes).var(0).sum()) / max(width, 1e-12))
+            length = float(np.linalg.norm(real.mean(0) - start))
+            size.append(float(np.linalg.norm(predicted.X[~control].mean(0) - start)) / max(length, 1e-12))
+        for name, values in (("variance ratio", spread), ("shift ratio", size)):
+            value = float(np.mean(values)) if values else float("nan")
+            verdict = "ok" if 0.7 < value < 1.3 else "check"
+            rows.append((name, value, "0.7 to 1.3 on training conditions, predicted over true", verdict))
+        return rows

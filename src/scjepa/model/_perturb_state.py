@@ -32,6 +32,8 @@ class PerturbState(JEPABase):
         Whether encoder and predictor were trained together.
     residual_
         Whether a network was trained.
+    trained_actions_
+        Those of ``actions_`` that training cells carry; the network knows no others.
     trained_on_
         Training conditions: perturbation, context, number of cells.
     usual_kind_
@@ -44,6 +46,7 @@ class PerturbState(JEPABase):
     dose_ref_: float
     joint_: bool
     residual_: bool
+    trained_actions_: tuple[str, ...]
     trained_on_: pd.DataFrame
     usual_kind_: dict[tuple[str, ...], str]
     axes_std_: FloatArray

@@ -27,7 +27,7 @@ from scjepa.data import (
 from scjepa.data._splits import Holdout
 from scjepa.model._perturb_state import PerturbState
 from scjepa.module import JOINT, SETS
-from scjepa.train import PlanConfig, Stage, epochs_for, merge_histories, run_stage, seeded
+from scjepa.train import PlanConfig, Stage, epochs_for, extend_history, merge_histories, run_stage, seeded
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,8 @@ class PerturbTrainingMixin(PerturbState):
             Conditions that nothing touches, neither PCA nor anchor nor early stopping: perturbation labels, contexts
             (their perturbed cells), or tuples ``(perturbation, context)``.
         early_stopping
-            Stop a stage when its validation loss stalls; acts only when there is a validation set.
+            Stop a stage when its validation loss stalls, and keep the weights of its best epoch; acts only when there
+            is a validation set.
         joint
             Train encoder and predictor together in the embedding instead (the classic formulation). The anchor is
             then not used.
@@ -141,8 +142,9 @@ class PerturbTrainingMixin(PerturbState):
         matrix = self._read(adata)
         runner = {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping, **trainer_kwargs}
         histories = []
-        with seeded(seed):
-            if joint != self.joint_ or not self.is_trained_:
+        goes_on, earlier = self._goes_on(split) and joint == self.joint_, self.history_
+        with self._keeping_what_was_trained(), seeded(seed):
+            if not goes_on:
                 self.joint_ = joint
                 positive = np.zeros(0) if known.dose is None else known.dose[known.dose > 0]
                 self.dose_ref_ = float(np.median(positive)) if len(positive) else 1.0
@@ -162,7 +164,7 @@ class PerturbTrainingMixin(PerturbState):
                     self.residual_ = True
                 else:
                     self.residual_ = False
-        self.history_ = merge_histories(histories)
+        self.history_ = extend_history(earlier if goes_on else None, merge_histories(histories))
         self.seed_ = seed
         self._remember(known)
 
@@ -203,6 +205,7 @@ class PerturbTrainingMixin(PerturbState):
                 "n_cells": [len(c) for c in known.cells],
             }
         )
+        self.trained_actions_ = tuple(sorted({name for action in known.actions for name in action}))
         self.usual_kind_ = {}
         if known.kind is not None:
             kinds = pd.DataFrame({"action": known.actions, "kind": known.kind, "n": self.trained_on_["n_cells"]})

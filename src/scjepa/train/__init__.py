@@ -2,7 +2,7 @@
 
 from scjepa.train._callbacks import BestWeights, CollapseMonitor
 from scjepa.train._plan import JEPATrainingPlan, PlanConfig
-from scjepa.train._stages import Stage, epochs_for, merge_histories, quiet_lightning, run_stage, seeded
+from scjepa.train._stages import Stage, epochs_for, extend_history, merge_histories, quiet_lightning, run_stage, seeded
 
 __all__ = [
     "BestWeights",
@@ -11,6 +11,7 @@ __all__ = [
     "PlanConfig",
     "Stage",
     "epochs_for",
+    "extend_history",
     "merge_histories",
     "quiet_lightning",
     "run_stage",

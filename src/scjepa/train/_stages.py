@@ -163,7 +163,7 @@ def run_stage(
         "callbacks": [*stage.callbacks, *best],
     }
     options |= {k: v for k, v in trainer_kwargs.items() if k != "callbacks"}
-    options["callbacks"] = options["callbacks"] + list(trainer_kwargs.get("callbacks", []))
+    options["callbacks"] = options["callbacks"] + list(trainer_kwargs.get("callbacks") or [])
     model.history_, model.is_trained_ = None, False  # the runner would append to another stage's history
     module.train()
     try:
@@ -200,6 +200,28 @@ def merge_histories(stages: list[tuple[str, dict[str, pd.DataFrame]]]) -> dict[s
         merged |= {f"{name}_{metric}": frame for metric, frame in history.items()}
     last = stages[-1][1]  # losses of different stages are different quantities: never one's beside the other's
     return merged | {metric: last[metric] for metric in ("train_loss", "validation_loss") if metric in last}
+
+
+def extend_history(earlier: dict[str, pd.DataFrame] | None, new: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Append the history of a training that went on to that of the earlier one; epochs are counted on.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from scjepa.train import extend_history
+    >>> one = {"train_loss": pd.DataFrame({"train_loss": [2.0, 1.0]})}
+    >>> extend_history(one, one)["train_loss"].index.tolist()
+    [0, 1, 2, 3]
+    """
+    merged = dict(new)
+    for name, frame in (earlier or {}).items():
+        if name in new:
+            later = new[name].set_axis(np.arange(len(new[name])) + len(frame), axis=0)
+            merged[name] = pd.concat([frame, later])
+            merged[name].index.name = frame.index.name
+        else:
+            merged[name] = frame
+    return merged
 
 
 def epochs_for(steps: int, per_epoch: int) -> int:

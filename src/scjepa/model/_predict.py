@@ -108,7 +108,11 @@ class PredictionMixin(PerturbState):
             return out
         classes = full.classes(table)
         for cls in ("combination", "single"):
-            if full.picks_[cls]["error"] < 0.95 * base.picks_[cls]["error"]:
+            # where no left-out combination can tell, singles do
+            own, shared = (a.picks_[cls]["error"] for a in (full, base))
+            if not np.isfinite([own, shared]).all():
+                own, shared = (a.picks_["single"]["error"] for a in (full, base))
+            if own < 0.95 * shared:
                 out[classes == cls] = True
         return out
 

@@ -15,7 +15,11 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Pin one thread: scanpy raises the number, tiny networks don't gain by it, and busy machines lose much."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

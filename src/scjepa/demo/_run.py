@@ -26,8 +26,6 @@ def run(args: argparse.Namespace, results: Results) -> None:
     """Run all stages; each result is on disk before the next stage starts."""
     start = time.monotonic()
     if args.data is None:
-        # networks this small wait for their threads longer than they compute, above all on a busy machine
-        torch.set_num_threads(1)
         say("[1/5] data: simulated Perturb-seq screen")
         screen = simulated_screen(args.seed)
     else:
@@ -61,6 +59,9 @@ def run(args: argparse.Namespace, results: Results) -> None:
     )
     model = PerturbJEPA(screen.adata)
     # without contexts a condition is named by its perturbation alone
+    # networks this small wait for their threads longer than they compute, above all on a busy machine; set here
+    # because scanpy's compiled functions raise the number for all of OpenMP
+    torch.set_num_threads(1)
     model.train(max_epochs=args.max_epochs, holdout=[c if c[1] else c[0] for c in held], seed=args.seed)
     with results.write("model") as path:
         model.save(str(path))

@@ -14,7 +14,8 @@ from scjepa._checks import require_labels, require_positive_int
 from scjepa._types import InputScale
 from scjepa.data import split_cells
 from scjepa.data._splits import Holdout
-from scjepa.model._base import JEPABase, check_cells
+from scjepa.model._base import JEPABase
+from scjepa.model._reading import check_cells
 from scjepa.module import JEPAModule
 from scjepa.train import extend_history, merge_histories, seeded
 

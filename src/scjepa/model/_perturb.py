@@ -19,9 +19,9 @@ from scjepa._types import InputScale
 from scjepa.baselines import BASELINES, Baseline, KernelEffect
 from scjepa.baselines._design import check_features
 from scjepa.data import check_keys, group_cells
-from scjepa.model._base import check_cells
 from scjepa.model._perturb_training import PerturbTrainingMixin
 from scjepa.model._predict import PredictionMixin
+from scjepa.model._reading import check_cells
 from scjepa.module import ActionSpec, JEPAModule
 from scjepa.train import seeded
 

@@ -37,7 +37,8 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 
 def start(args: argparse.Namespace) -> None:
-    """Silence what is not the result, and print what the numbers were made with."""
+    """Silence what is not the result, use one thread, and print what the numbers were made with."""
+    torch.set_num_threads(1)  # small networks lose time to threads, above all on a busy machine
     warnings.simplefilter("ignore")
     for name in ("scvi", "scjepa", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -82,6 +83,13 @@ class Run:
     perturbations: Sequence[str]
     context: str | None = None
 
+    def held_out(self, columns: Columns) -> np.ndarray:
+        """Return a mask of the cells that nothing may be trained on."""
+        held = self.cells.obs[columns.perturbation].isin(self.perturbations).to_numpy()
+        if self.context is not None:
+            held &= (self.cells.obs[columns.context] == self.context).to_numpy()
+        return held
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -98,6 +106,7 @@ class Columns:
 
 def score_run(run: Run, columns: Columns, seed: int) -> pd.DataFrame:
     """Train PerturbJEPA with its defaults without the left-out conditions, predict these, and score the prediction."""
+    torch.set_num_threads(1)  # again: scanpy's choice of variable genes raises the number
     begin = time.process_time()
     PerturbJEPA.setup_anndata(run.cells, columns.perturbation, columns.control, context_key=columns.context)
     model = PerturbJEPA(run.cells)
@@ -123,14 +132,18 @@ def benchmark(
     out: Path,
     csv: str,
     ceiling: Callable[[Run, Columns], pd.DataFrame] | None = None,
+    peers: Callable[[Run, Columns], pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """Score all runs, print the table beside baselines and ceiling, and write a row per run, seed and method.
 
-    ``ceiling`` scores replicates where :func:`scjepa.tl.evaluate` can't, for want of single cells.
+    ``ceiling`` scores replicates where :func:`scjepa.tl.evaluate` can't, for want of single cells. ``peers`` scores
+    other tools; with ``seeds=0`` nothing else is scored.
     """
     print(f"== {title}", flush=True)
     parts = []
     for run in runs:
+        if peers is not None:
+            parts.append(peers(run, columns))
         for seed in range(seeds):
             scores = score_run(run, columns, seed)
             if ceiling is not None and seed == 0:
@@ -143,6 +156,8 @@ def benchmark(
             save(_wide(pd.concat(parts)), out, csv)  # after every training: a long run may be interrupted
     table = pd.concat(parts)
     print(tl.format_scores(table))
+    if not seeds:
+        return table
     mine = table[(table["kind"] == "model") & (table["metric"] == "l2")]
     if seeds > 1:
         print("PerturbJEPA, l2 by seed: " + ", ".join(f"{v:.3f}" for v in mine.groupby("seed")["value"].mean()))

@@ -8,18 +8,24 @@
     interference of nine genes, 500 genes, log-normalised): the perturbed cells of each line are left out in turn.
     There is hardly any signal: the claim is to be no worse than no change and context transfer in L2.
 
-Defaults everywhere, nothing is tuned to a data set. Example::
+Defaults everywhere, nothing is tuned to a data set. ``--peers`` trains other tools on the same splits, with the
+settings of their own tutorials (``peers/``), and puts their rows into the same table. They take hours, so what they
+scored is kept in ``perturb_context_<data>_peers.csv`` and taken from there the next time; ``--seeds 0`` runs them alone.
+Examples::
 
     python benchmarks/perturb_context.py --seeds 1
+    python benchmarks/peers/make_env.py scgen biolord && python benchmarks/perturb_context.py --peers scgen biolord
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import scanpy as sc
 from _common import Columns, Run, benchmark, parser, read, start
+from _peers import add_peer_options, require_peers, score_peers
 
 
 def kang(folder: Path) -> Iterator[Run]:
@@ -46,14 +52,24 @@ def main() -> None:
     """Run the benchmark."""
     options = parser(__doc__)
     options.add_argument("--datasets", nargs="+", choices=["kang", "mcfaline"], default=["kang", "mcfaline"])
-    options.add_argument("--seeds", type=int, default=3, help="training seeds (default: 3)")
+    options.add_argument("--seeds", type=int, default=3, help="training seeds (default: 3; 0: peers alone)")
+    add_peer_options(options, ["scgen", "biolord"])
+    options.add_argument("--peer-seeds", type=int, default=1, help="training seeds of peers (default: 1)")
     args = options.parse_args()
+    if not (args.seeds or args.peers):
+        options.error("--seeds 0 runs nothing without --peers")
+    require_peers(args.peer_envs, args.peers)
     start(args)
     titles = {"kang": "Kang 2018, one cell type left out", "mcfaline": "McFaline-Figueroa 2023, one line left out"}
     for name in args.datasets:
         runs = {"kang": kang, "mcfaline": mcfaline}[name](args.data)
         columns = Columns("condition", context="cell_type")
-        benchmark(titles[name], runs, columns, seeds=args.seeds, out=args.out, csv=f"perturb_context_{name}.csv")
+        peers = None
+        if args.peers:
+            file = args.out / f"perturb_context_{name}_peers.csv"
+            peers = partial(score_peers, peers=args.peers, envs=args.peer_envs, seeds=args.peer_seeds, file=file)
+        csv = f"perturb_context_{name}.csv"
+        benchmark(titles[name], runs, columns, seeds=args.seeds, out=args.out, csv=csv, peers=peers)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pytest
 import scanpy as sc
 import scipy.sparse as sp
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 
 from tests.conformance.cases import CASES, TRAIN, screen
 
@@ -97,6 +98,61 @@ def test_load_without_data(trained: dict, name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(
             again.predict_perturbation(seen, model.adata.copy()).X, model.predict_perturbation(seen).X, atol=1e-5
         )
+
+
+def test_export_round_trip(trained: dict, name: str, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    model = model_of(trained, name)
+    model.export(tmp_path / "m")
+    again = type(model).load(str(tmp_path / "m"))
+    assert again.adata is None
+    permuted = model.adata[:, np.random.default_rng(1).permutation(model.adata.n_vars)].copy()
+    np.testing.assert_array_equal(again.get_latent(permuted), model.get_latent())
+    with_data = type(model).load(str(tmp_path / "m"), permuted)
+    np.testing.assert_array_equal(with_data.get_latent(), model.get_latent())
+    if CASES[name].predict is not None:
+        np.testing.assert_array_equal(CASES[name].predict(with_data), CASES[name].predict(model))
+
+
+def test_query_data_are_embedded_as_the_reference_does_before_and_after_training(trained: dict, name: str) -> None:
+    model = model_of(trained, name)
+    new = model.adata[::2].copy()
+    new.obs["batch"] = np.where(np.arange(new.n_obs) % 2, new.obs["batch"].astype(str), "new batch")
+    new.obs["perturbation"] = new.obs["perturbation"].astype(str).replace("R04", "another")
+    query = type(model).load_query_data(new, model)
+    aware = model.module.encoder.n_batch
+    known = np.flatnonzero(new.obs["batch"] != "new batch") if aware else np.arange(new.n_obs)
+    wanted = model.get_latent(new, indices=known)
+    np.testing.assert_array_equal(query.get_latent(indices=known), wanted)
+    query.train(**{**TRAIN, **CASES[name].train})
+    np.testing.assert_array_equal(query.get_latent(indices=known), wanted)
+    np.testing.assert_array_equal(query.get_latent(model.adata.copy()), model.get_latent())
+    assert np.isfinite(query.get_latent()).all()
+    if CASES[name].predict is not None:
+        assert np.isfinite(CASES[name].predict(query)).all()
+
+
+def test_an_interrupted_training_ends_as_one_that_was_not(name: str, tmp_path: Path) -> None:
+    def stop(trainer, *_) -> None:
+        if trainer.current_epoch == 1:
+            raise InterruptedError
+
+    for last in (False, True):  # the second call goes on, the third finds a finished training
+        model = CASES[name].make(screen(), train=False)
+        breaks = [] if last else [LambdaCallback(on_train_epoch_end=stop)]
+        options = {**TRAIN, **CASES[name].train, "max_epochs": 2, "checkpoint_dir": tmp_path, "callbacks": breaks}
+        if last:
+            model.train(**options)
+        else:
+            with pytest.raises(InterruptedError):
+                model.train(**options)
+    whole = CASES[name].make(screen(), max_epochs=2)
+    again = CASES[name].make(screen(), max_epochs=2, checkpoint_dir=tmp_path)
+    for result in (model, again):
+        np.testing.assert_array_equal(result.get_latent(), whole.get_latent())
+        assert len(result.history["train_loss"]) == 2
+        if CASES[name].predict is not None:
+            np.testing.assert_array_equal(CASES[name].predict(result), CASES[name].predict(whole))
 
 
 def test_genes_are_matched_by_name(trained: dict, name: str) -> None:

@@ -326,6 +326,12 @@ def test_joint_training_predicts_in_the_embedding(double: str) -> None:
     assert "inverse_dynamics_train" in model.history
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_inverse_dynamics_has_the_weight_it_is_given(weight: float) -> None:
+    model = fitted(screen(), train={"joint": True}, inverse_dynamics=weight)
+    assert model.module.objectives["joint"].inverse_dynamics == weight
+
+
 def test_validation_conditions_are_seen_by_nothing_but_early_stopping() -> None:
     adata = screen()
     model = fitted(adata, train={"split_by": "condition"})

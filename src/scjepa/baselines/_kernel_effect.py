@@ -26,6 +26,7 @@ from scjepa.baselines._selection import (
     joint_kernels,
     supported_rows,
 )
+from scjepa.baselines._support import unexplained
 from scjepa.data import ConditionTable
 
 MAX_VALUES, SELECTION_GENES = 1_000_000, 1_000
@@ -219,14 +220,36 @@ class KernelEffect(Baseline):
         -------
         Rows that can't be left out (nothing else to train on) are NaN; see also ``supported_``.
         """
-        classes = self._row_classes(cls)
-        out, count = np.zeros(self.table_.control.shape), np.zeros(len(classes))
-        for train, test in self._folds(cls or "single", self.table_):
-            for c in dict.fromkeys(classes[test]):
-                part = test[classes[test] == c]
-                out[part] += self._predict(self._training.take(part), self._control[part], c, train)
-                count[part] += 1
-        return out / np.where(count > 0, count, np.nan)[:, None]
+        ask = lambda rows, c, train: self._predict(self._training.take(rows), self._control[rows], c, train)
+        return self._left_out(cls, ask, wide=True)
+
+    def distances(self, query: ConditionTable) -> FloatArray:
+        """Return how far each query row is from training: the share of predictive variance that training leaves.
+
+        Parameters
+        ----------
+        query
+            Questions, as for :meth:`effects`.
+
+        Returns
+        -------
+        ``(m,)`` between 0 and 1; NaN for rows without a prediction.
+        """
+        table = self._trained(query)
+        rows, classes = self._rows(query), self.classes(query)
+        unknown = query.order - query.design(table.vocabulary()).sum(1)
+        out = np.full(len(query), np.nan)
+        out[query.order == 0] = 0.0
+        for cls in self.picks_:
+            index = np.flatnonzero((classes == cls) & (query.order > 0))
+            if len(index):
+                out[index] = self._distance(rows.take(index), cls, unknown[index])
+        return out
+
+    def left_out_distances(self, cls: str | None = None) -> FloatArray:
+        """Return :meth:`distances` of the training rows, left out as in :meth:`left_out_effects`, ``(n,)``."""
+        ask = lambda rows, c, train: self._distance(self._training.take(rows), c, train=train)[:, None]
+        return self._left_out(cls, ask, wide=False)[:, 0]
 
     def state(self) -> dict[str, Any]:
         """Return arguments, picks and training table as plain data; predictions are recomputed from them."""
@@ -361,6 +384,26 @@ class KernelEffect(Baseline):
         if cls == "combination":  # other rows tell little about combinations, and mislead about how far to shrink them
             return [alone & of_class]
         return [alone & of_class, seen & of_class, seen]
+
+    def _left_out(self, cls: str | None, ask: Callable[..., FloatArray], wide: bool) -> FloatArray:
+        """Ask every training row to the rest, by ``ask(rows, class, train)``; the mean where that happens often."""
+        classes = self._row_classes(cls)
+        count = np.zeros((len(classes), 1))
+        out = np.zeros(self.table_.control.shape if wide else count.shape)
+        for train, test in self._folds(cls or "single", self.table_):
+            for c in dict.fromkeys(classes[test]):
+                part = test[classes[test] == c]
+                out[part] += ask(part, c, train)
+                count[part] += 1
+        return out / np.where(count > 0, count, np.nan)
+
+    def _distance(
+        self, query: Rows, cls: str, extra: FloatArray | float = 0.0, train: np.ndarray | None = None
+    ) -> FloatArray:
+        """Return distances of ``query`` under the mixture of a class, from all training rows or from ``train``."""
+        index = np.arange(len(self._perturbed)) if train is None else train
+        rows, gram, mixture = self._training.take(index), self._gram[np.ix_(index, index)], self.picks_[cls]["mixture"]
+        return unexplained(rows, query, gram, mixture, self.n_components, self.context_kernel, extra)
 
     def _predict(self, query: Rows, control: FloatArray, cls: str, train: np.ndarray | None = None) -> FloatArray:
         """Return effects of ``query`` under the mixture of a class, from all training rows or from ``train``."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
 from anndata import AnnData
-from scvi.model.base import BaseModelClass
 
 from scjepa._checks import closest, require_positive_int, some
 from scjepa._compat import layer_names, prepare_scvi
@@ -23,10 +24,13 @@ from scjepa._scale import check_scale
 from scjepa._types import FloatArray
 from scjepa.data import ExpressionMatrix, Split, ViewBatches, aligned, cell_positions, fit_components
 from scjepa.metrics import lidar, rankme
+from scjepa.model._export import registered_genes
+from scjepa.model._plain import Packer
+from scjepa.model._query import QueryMixin
 from scjepa.model._reading import Door, gene_order
 from scjepa.module import VIEWS, JEPAModule
 from scjepa.nn import gene_set_modules, kmeans_modules
-from scjepa.train import CollapseMonitor, PlanConfig, Stage, epochs_for, run_stage
+from scjepa.train import Checkpoints, CollapseMonitor, PlanConfig, Stage, digest, epochs_for, run_stage
 
 prepare_scvi()
 logger = logging.getLogger(__name__)
@@ -37,12 +41,12 @@ CHUNK = 8192
 """Rows that are read from AnnData at a time."""
 
 
-class JEPABase(BaseModelClass):
+class JEPABase(QueryMixin):
     """Shared by all model classes; see :class:`ExpressionJEPA` and :class:`PerturbJEPA`."""
 
     _module_cls = JEPAModule
-    module: JEPAModule
     history_: dict[str, pd.DataFrame] | None
+    frozen_encoder_: bool = False
     reference_unit_: float = 1.0
     typical_total_: float = 1e4
 
@@ -59,50 +63,12 @@ class JEPABase(BaseModelClass):
     def __init__(self, adata: AnnData | None = None, registry: dict | None = None) -> None:
         super().__init__(adata, registry)
         # kept apart from the registry, which follows the AnnData that the model is loaded with
-        self.var_names_: list[str] = [str(g) for g in self._registered_genes(self.registry_)]
-
-    @staticmethod
-    def _registered_genes(registry: dict[str, Any]) -> np.ndarray:
-        return np.asarray(registry["field_registries"]["X"]["state_registry"]["column_names"]).astype(str)
+        self.var_names_: list[str] = [str(g) for g in registered_genes(self.registry_)]
 
     @property
     def var_names(self) -> np.ndarray:
         """Names of the genes the model was set up with, in its order."""
         return np.asarray(self.var_names_)
-
-    @classmethod
-    def load(cls, dir_path: str, adata: AnnData | bool | None = None, *args: Any, **kwargs: Any) -> Self:
-        """Load a saved model.
-
-        Parameters
-        ----------
-        dir_path
-            Folder written by ``save``.
-        adata
-            Data to attach, with the model's genes in any order (further genes are left out of a copy); None takes the
-            AnnData saved with the model; False attaches none: pass data to the methods instead.
-        *args, **kwargs
-            As in :meth:`scvi.model.base.BaseModelClass.load`.
-
-        Raises
-        ------
-        KeyError, ValueError
-            When ``adata`` lacks genes or columns, or has labels that the model does not know.
-        """
-        if isinstance(adata, AnnData):
-            genes = cls._registered_genes(cls.load_registry(dir_path, kwargs.get("prefix")))
-            order = gene_order(adata, genes)
-            adata = adata if order is None else adata[:, order].copy()
-        try:
-            return super().load(dir_path, adata, *args, **kwargs)
-        except (KeyError, ValueError) as error:
-            if not isinstance(adata, AnnData):
-                raise
-            message = error.args[0] if error.args else error
-            raise type(error)(
-                f"{message} To use the model on data with other labels or columns, load it with adata=False and pass "
-                "the data to its methods."
-            ) from error
 
     def _require_trained(self, what: str) -> None:
         if not self.is_trained_:
@@ -200,6 +166,9 @@ class JEPABase(BaseModelClass):
 
     def _prepare_encoder(self, matrix: ExpressionMatrix, train: np.ndarray, seed: int) -> None:
         """Start the encoder as PCA of the training cells, and cut the genes into modules."""
+        if self.start_ is not None:
+            self._restart(matrix, train)
+            return
         encoder = self.module.encoder
         self.reference_unit_ = matrix.reference_unit(train)
         totals = np.asarray(matrix.values[train].expm1().sum(1)).ravel()
@@ -210,19 +179,57 @@ class JEPABase(BaseModelClass):
         encoder.initialize(axes.loadings, std, axes.mean)
         if self._init_modules():
             encoder.set_modules(kmeans_modules(axes.loadings * axes.std[:, None], encoder.n_modules, seed))
-        if encoder.offset is not None:
-            codes = self._batch_codes(self.adata, train)
-            for code in range(encoder.n_batch):
-                rows = np.flatnonzero(codes == code)
-                if len(rows):  # shrunken batch means: small batches move less
-                    mean = np.asarray(cells[rows].mean(0)).ravel() - axes.mean
-                    shrunk = (mean * len(rows) / (len(rows) + 20)).astype(np.float32)
-                    encoder.offset.weight.data[code] = aligned(shrunk).to(self.device)
+        self._center_batches(cells, train, np.arange(encoder.n_batch))
         with torch.no_grad():
             self.module.decoder.weight.copy_(aligned((axes.loadings * axes.std[:, None]).T))
             self.module.decoder.bias.zero_()
             if self.module.target_encoder is not None:
                 self.module.target_encoder.module.load_state_dict(encoder.state_dict())
+
+    def _center_batches(self, cells: sp.csr_matrix, train: np.ndarray, which: np.ndarray) -> None:
+        """Start the offsets of some batches of a batch-aware encoder at their means, shrunken: small ones move less."""
+        encoder = self.module.encoder
+        codes = self._batch_codes(self.adata, train)
+        for code in which:
+            rows = np.flatnonzero(codes == code)
+            if len(rows) and encoder.offset is not None:
+                mean = np.asarray(cells[rows].mean(0)).ravel() - encoder.mean.cpu().numpy()
+                shrunk = (mean * len(rows) / (len(rows) + 20)).astype(np.float32)
+                encoder.offset.weight.data[code] = aligned(shrunk).to(self.device)
+
+    def _restart(self, matrix: ExpressionMatrix, train: np.ndarray) -> None:
+        """Start from the weights of another model: a pretrained encoder, or the reference of query data."""
+        self.module.load_state_dict(self.start_, strict=False)
+        if self.module.target_encoder is not None and self.reference_ is None:
+            self.module.target_encoder.module.load_state_dict(self.module.encoder.state_dict())
+        new = (self.rows_ or {}).get("encoder.offset.weight")
+        if new is not None:
+            self._center_batches(matrix.at_depth(self.reference_unit_, train), train, np.flatnonzero(new.cpu().any(1)))
+
+    def _trainable(self, objective: str) -> dict[str, torch.Tensor] | None:
+        return {} if self.frozen_encoder_ and objective == VIEWS else super()._trainable(objective)
+
+    def _checkpoints(
+        self, folder: str | os.PathLike | None, goes_on: bool, split: Split, arguments: dict[str, Any], *data: Any
+    ) -> tuple[Checkpoints | None, bool]:
+        """Open the folder of a training; returns it, and whether the training goes on from this model's weights."""
+        if folder is None:
+            return None, goes_on
+        packer = Packer(strict=False)
+        parts = {name: getattr(self, name) for name in ("init_params_", "registry_", "start_", "rows_", "reference_")}
+        setup = {k: v for k, v in parts.pop("registry_").items() if k in ("setup_args", "field_registries")}
+        record = packer.pack({**parts, "setup": setup}, "")
+        kept = Checkpoints(
+            folder,
+            {
+                "model": digest(type(self).__name__, json.dumps(record), *packer.arrays.values()),
+                "data": digest(*data),
+                "split": digest(*split),
+                "start": digest(*self.module.state_dict().values()) if goes_on else "fresh",
+                "arguments": {k: repr(v) for k, v in arguments.items()},
+            },
+        )
+        return kept, goes_on and not kept.fresh
 
     def _init_modules(self) -> bool:
         """Whether gene modules are to be found by k-means (no gene sets were given)."""
@@ -263,6 +270,7 @@ class JEPABase(BaseModelClass):
             max_epochs or epochs_for(ENCODER_STEPS, len(train)),
             validation,
             [self._monitor(matrix, split.train, seed)],
+            self._trainable(VIEWS),
         )
         history = run_stage(self, stage, split, **runner)
         self._finish_encoder(matrix, split.train, codes)
@@ -271,6 +279,8 @@ class JEPABase(BaseModelClass):
     @torch.no_grad()
     def _finish_encoder(self, matrix: ExpressionMatrix, train: np.ndarray, codes: np.ndarray | None) -> None:
         """Give the embedding exact training mean 0 and variance 1, and fit the readout, in two passes."""
+        if self.rows_ is not None:  # of a frozen query model both are known
+            return
         encoder = self.module.encoder
 
         def blocks(normalize: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -281,6 +291,9 @@ class JEPABase(BaseModelClass):
                 batch = None if codes is None else torch.from_numpy(codes[cells]).to(self.device)
                 yield encoder(seen.to(self.device), batch=batch, normalize=normalize), x
 
+        if self.frozen_encoder_:  # the embedding is another model's: only the readout is this one's
+            self.module.readout.fit(blocks(normalize=True))
+            return
         n, total = 0, torch.zeros(encoder.n_latent, dtype=torch.float64, device=self.device)
         square = torch.zeros_like(total)
         for h, _ in blocks(normalize=False):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
@@ -17,7 +19,7 @@ from scjepa.data._splits import Holdout
 from scjepa.model._base import JEPABase
 from scjepa.model._reading import check_cells
 from scjepa.module import JEPAModule
-from scjepa.train import extend_history, merge_histories, seeded
+from scjepa.train import describe, extend_history, merge_histories, seeded
 
 
 class ExpressionJEPA(JEPABase):
@@ -87,7 +89,7 @@ class ExpressionJEPA(JEPABase):
         super().__init__(adata, registry)
         self.init_params_ = self._get_init_params(locals())
         n_genes = self.summary_stats["n_vars"]
-        self._module_arguments = {
+        self.module_arguments_ = {
             "n_latent": min(require_positive_int(n_latent, "n_latent"), n_genes),
             "encoder": encoder,
             "n_hidden": n_hidden,
@@ -103,13 +105,13 @@ class ExpressionJEPA(JEPABase):
             raise ValueError("batch_aware=True needs a batch_key. Pass it to ExpressionJEPA.setup_anndata.")
         self.module = self._build_module()
         self._model_summary_string = (
-            f"ExpressionJEPA: {n_genes} genes -> {self._module_arguments['n_latent']} dimensions, "
+            f"ExpressionJEPA: {n_genes} genes -> {self.module_arguments_['n_latent']} dimensions, "
             f"encoder {encoder}, regularizer {regularizer}"
         )
 
     def _build_module(self) -> JEPAModule:
         with seeded(0):
-            return self._module_cls(self.summary_stats["n_vars"], **self._module_arguments)
+            return self._module_cls(self.summary_stats["n_vars"], **self.module_arguments_)
 
     @classmethod
     def setup_anndata(
@@ -177,6 +179,7 @@ class ExpressionJEPA(JEPABase):
         early_stopping: bool = True,
         seed: int = 0,
         plan_kwargs: dict[str, Any] | None = None,
+        checkpoint_dir: str | os.PathLike | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         """Train the encoder.
@@ -203,6 +206,10 @@ class ExpressionJEPA(JEPABase):
             Same seed, same numbers on one machine.
         plan_kwargs
             Options of :class:`scjepa.train.PlanConfig` (``lr``, ``weight_decay``, ...).
+        checkpoint_dir
+            Folder to which every finished epoch is written. The same call after an interruption, even a kill, goes on
+            after the last of them, and ends with the same numbers as without. Of a finished training the result is
+            taken and nothing is trained anew; a folder of other data or arguments is refused.
         **trainer_kwargs
             For :class:`scvi.train.Trainer`.
 
@@ -231,7 +238,13 @@ class ExpressionJEPA(JEPABase):
         if len(split.train) < 3:
             raise ValueError(f"{len(split.train)} training cells: at least 3 are needed.")
         matrix = self._read(adata)
-        goes_on, earlier = self._goes_on(split), self.history_
+        given = {"max_epochs": max_epochs, "batch_size": batch_size, "early_stopping": early_stopping, "seed": seed,
+                 "plan_kwargs": plan_kwargs, **describe(trainer_kwargs)}  # fmt: skip
+        codes = self._batch_codes(adata, np.arange(adata.n_obs))
+        checkpoints, goes_on = self._checkpoints(
+            checkpoint_dir, self._goes_on(split), split, given, matrix.values, codes
+        )
+        earlier = self.history_
         with self._keeping_what_was_trained(), seeded(seed):
             if not goes_on:
                 self.module = self._build_module()
@@ -246,7 +259,10 @@ class ExpressionJEPA(JEPABase):
                 accelerator=accelerator,
                 devices=devices,
                 early_stopping=early_stopping,
+                checkpoints=checkpoints,
                 **trainer_kwargs,
             )
         self.history_ = extend_history(earlier if goes_on else None, merge_histories([("encoder", history)]))
         self.seed_ = seed
+        if checkpoints is not None:
+            checkpoints.finish()

@@ -19,14 +19,15 @@ from scjepa._types import InputScale
 from scjepa.baselines import BASELINES, Baseline, KernelEffect
 from scjepa.baselines._design import check_features
 from scjepa.data import check_keys, group_cells
-from scjepa.model._perturb_training import PerturbTrainingMixin
-from scjepa.model._predict import PredictionMixin
+from scjepa.model._effects import EffectsMixin
+from scjepa.model._gate import GateMixin, check_gate
 from scjepa.model._reading import check_cells
+from scjepa.model._transfer import TransferMixin
 from scjepa.module import ActionSpec, JEPAModule
 from scjepa.train import seeded
 
 
-class PerturbJEPA(PerturbTrainingMixin, PredictionMixin):
+class PerturbJEPA(GateMixin, TransferMixin, EffectsMixin):
     """Action-conditioned world model of cells for genetic (or any labelled) perturbations.
 
     Stage 1 learns an embedding of cells (see :class:`ExpressionJEPA`). Stage 2 predicts, in frozen
@@ -50,6 +51,10 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin):
     residual
         Train the network on top of the anchor: True, False, or ``"auto"`` (True when conditions have at least 5
         cells in the median; sets of one profile have no distribution to match).
+    gate
+        Share of the network's correction that counts in conditions it was not trained on. ``"auto"`` (the default) finds
+        it per class of question (combinations, singles, unseen contexts) from training conditions left out; 0 is
+        the anchor alone, 1 the network in full.
     n_latent, encoder, gene_sets, n_modules, n_hidden, n_layers, regularizer, regularizer_weight, mask_rate
         Of the encoder, as in :class:`ExpressionJEPA`.
     n_pcs
@@ -64,6 +69,8 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin):
         Networks averaged.
     predictor_hidden, predictor_layers, mean_weight, noise
         Size of the network, weight of the mean term, noise on its input.
+    inverse_dynamics
+        In joint training: weight of the head that must read the action off the shift of the embedding.
 
     Examples
     --------
@@ -86,6 +93,7 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin):
         *,
         anchor: str | Baseline | None = "kernel",
         residual: bool | str = "auto",
+        gate: float | str = "auto",
         n_latent: int = 32,
         encoder: str = "mlp",
         gene_sets: Mapping[str, Sequence[str]] | None = None,
@@ -104,6 +112,7 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin):
         predictor_layers: int = 2,
         mean_weight: float = 0.2,
         noise: float = 0.3,
+        inverse_dynamics: float = 1.0,
     ) -> None:
         super().__init__(adata, registry)
         self.init_params_ = self._get_init_params(locals())
@@ -111,10 +120,11 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin):
             raise ValueError(f"predictor_input={predictor_input!r}: expected 'z', 'h' or 'both'.")
         if not (isinstance(residual, bool) or residual == "auto"):
             raise ValueError(f"residual={residual!r}: expected True, False or 'auto'.")
+        check_gate(gate)
         if gene_embeddings is not None:
             check_features(gene_embeddings)
         n_genes, n_cells = self.summary_stats["n_vars"], self.summary_stats["n_cells"]
-        self._module_arguments = {
+        self.module_arguments_ = {
             "n_latent": min(require_positive_int(n_latent, "n_latent"), n_genes),
             "encoder": encoder,
             "n_hidden": n_hidden,
@@ -131,6 +141,7 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin):
             "predictor_layers": predictor_layers,
             "mean_weight": mean_weight,
             "noise": noise,
+            "inverse_dynamics": inverse_dynamics,
             **self._encoder_arguments(gene_sets, min(n_modules, n_genes)),
         }
         self.actions_ = self._known_actions()
@@ -142,8 +153,8 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin):
         self.module = self._build_module()
         self._model_summary_string = (
             f"PerturbJEPA: {n_genes} genes, {len(self.actions_)} perturbed genes, anchor "
-            f"{getattr(anchor, 'name', anchor)}, {self._module_arguments['n_pcs']} coordinates, "
-            f"{self._module_arguments['n_latent']} latent dimensions"
+            f"{getattr(anchor, 'name', anchor)}, {self.module_arguments_['n_pcs']} coordinates, "
+            f"{self.module_arguments_['n_latent']} latent dimensions"
         )
 
     # ---------------------------------------------------------------- setup
@@ -257,7 +268,7 @@ class PerturbJEPA(PerturbTrainingMixin, PredictionMixin):
         )
         with seeded(0):
             return self._module_cls(
-                self.summary_stats["n_vars"], actions=spec, joint=self.joint_, **self._module_arguments
+                self.summary_stats["n_vars"], actions=spec, joint=self.joint_, **self.module_arguments_
             )
 
     def _new_anchor(self, **changes: Any) -> Baseline | None:

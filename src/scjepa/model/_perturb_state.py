@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from scjepa._types import FloatArray
 from scjepa.baselines import Baseline, KernelEffect
-from scjepa.data import ConditionTable
+from scjepa.data import CellGroups, ConditionTable, ExpressionMatrix, Split
 from scjepa.model._base import JEPABase
 
 
@@ -28,6 +29,8 @@ class PerturbState(JEPABase):
         The anchor that the network corrects; often ``anchor_`` itself.
     dose_ref_
         Median positive training dose (1 without doses).
+    gates_
+        Class of question -> share of the network's correction that counts (``gate=``).
     joint_
         Whether encoder and predictor were trained together.
     residual_
@@ -36,6 +39,8 @@ class PerturbState(JEPABase):
         Those of ``actions_`` that training cells carry; the network knows no others.
     trained_on_
         Training conditions: perturbation, context, number of cells.
+    pretrained_
+        What the pretrained encoder is and saw (see :meth:`PerturbJEPA.from_pretrained`), or None.
     usual_kind_
         Most frequent kind of each trained action, and under ``()`` of all; empty without kinds.
     """
@@ -44,7 +49,9 @@ class PerturbState(JEPABase):
     anchor_: Baseline | None
     base_anchor_: Baseline | None
     dose_ref_: float
+    gates_: dict[str, float]
     joint_: bool
+    pretrained_: dict[str, Any] | None = None
     residual_: bool
     trained_actions_: tuple[str, ...]
     trained_on_: pd.DataFrame
@@ -53,6 +60,31 @@ class PerturbState(JEPABase):
     _table: ConditionTable
     _unseen_anchor: KernelEffect | None = None
 
+    @property
+    def _columns(self) -> list[str | None]:
+        """Columns of ``obs`` that the model was set up with, or None."""
+        return [self._setup[f"{name}_key"] for name in ("perturbation", "context", "dose", "kind", "batch")]
+
+    def _check_transfer(self, joint: bool, fine_tune: bool) -> None:
+        """Raise when training is asked for what a pretrained encoder or a reference does not allow."""
+        if fine_tune and self.pretrained_ is None:
+            raise ValueError("fine_tune=True: there is no pretrained encoder. Make the model with from_pretrained.")
+        if joint and self.pretrained_ is not None and not fine_tune:
+            raise ValueError("joint=True trains the pretrained encoder on. Say so with fine_tune=True.")
+        if self.reference_ is not None and joint != self.joint_:
+            raise ValueError(f"the reference of these query data was trained with joint={self.joint_}: do the same.")
+
+    def _to_learn(self, known: CellGroups) -> np.ndarray:
+        """Return the conditions that the network is trained on."""
+        return np.arange(len(known))
+
+    def _with_reference(self, table: ConditionTable) -> ConditionTable:
+        """Add conditions that another model saw to the table that the anchor is fitted on."""
+        return table
+
+    def _note_leaks(self, split: Split) -> None:
+        """Say when another model saw cells that are held out."""
+
     @abstractmethod
     def _kinds(self) -> list[str]:
         """Return the kinds of perturbation the model was set up with; empty without ``kind_key``."""
@@ -60,3 +92,13 @@ class PerturbState(JEPABase):
     @abstractmethod
     def _new_anchor(self, **changes: Any) -> Baseline | None:
         """Return a fresh, unfitted anchor as ``anchor=`` asks for."""
+
+    @abstractmethod
+    def _weigh_network(
+        self, matrix: ExpressionMatrix, known: CellGroups, max_epochs: int | None, plan_kwargs: dict | None, seed: int
+    ) -> None:
+        """Set ``gates_``."""
+
+    @abstractmethod
+    def _gates(self, question: ConditionTable) -> FloatArray:
+        """Return the share of the network's correction that counts for each question, ``(m,)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from scjepa.data import (
 from scjepa.data._splits import Holdout
 from scjepa.model._perturb_state import PerturbState
 from scjepa.module import JOINT, SETS
-from scjepa.train import PlanConfig, Stage, epochs_for, extend_history, merge_histories, run_stage, seeded
+from scjepa.train import PlanConfig, Stage, describe, epochs_for, extend_history, merge_histories, run_stage, seeded
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ class PerturbTrainingMixin(PerturbState):
         joint: bool = False,
         seed: int = 0,
         plan_kwargs: dict[str, Any] | None = None,
+        fine_tune: bool = False,
+        checkpoint_dir: str | os.PathLike | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         """Train both stages: the encoder on cells, then the predictor on sets of embedded cells.
@@ -101,6 +104,12 @@ class PerturbTrainingMixin(PerturbState):
             Same seed, same numbers on one machine.
         plan_kwargs
             Options of :class:`scjepa.train.PlanConfig` for both stages, or ``{"encoder": {...}, "predictor": {...}}``.
+        fine_tune
+            Train a pretrained encoder (see :meth:`from_pretrained`) on; by default it stays as it is.
+        checkpoint_dir
+            Folder to which every finished epoch is written. The same call after an interruption, even a kill, goes on
+            after the last of them, and ends with the same numbers as without. Of a finished training the result is
+            taken and nothing is trained anew; a folder of other data or arguments is refused.
         **trainer_kwargs
             For :class:`scvi.train.Trainer`.
 
@@ -140,14 +149,24 @@ class PerturbTrainingMixin(PerturbState):
         if not len(known):
             raise ValueError("the split leaves no perturbed training cells. Hold out less or raise train_size.")
         matrix = self._read(adata)
-        runner = {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping, **trainer_kwargs}
-        histories = []
+        self._check_transfer(joint, fine_tune)
+        self._note_leaks(split)
+        given = {"max_epochs": max_epochs, "batch_size": batch_size, "early_stopping": early_stopping, "seed": seed,
+                 "plan_kwargs": plan_kwargs, "joint": joint, "fine_tune": fine_tune, **describe(trainer_kwargs)}  # fmt: skip
         goes_on, earlier = self._goes_on(split) and joint == self.joint_, self.history_
+        checkpoints, goes_on = self._checkpoints(
+            checkpoint_dir, goes_on, split, given, matrix.values, adata.obs[[k for k in self._columns if k]]
+        )
+        runner = {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping, **trainer_kwargs}
+        runner["checkpoints"] = checkpoints
+        histories = []
         with self._keeping_what_was_trained(), seeded(seed):
+            self.frozen_encoder_ = self.pretrained_ is not None and not fine_tune
             if not goes_on:
                 self.joint_ = joint
                 positive = np.zeros(0) if known.dose is None else known.dose[known.dose > 0]
-                self.dose_ref_ = float(np.median(positive)) if len(positive) else 1.0
+                if self.reference_ is None:
+                    self.dose_ref_ = float(np.median(positive)) if len(positive) else 1.0
                 self.module = self._build_module()
                 self._prepare_encoder(matrix, split.train, seed)
             self._fit_anchor(matrix, known, split.train, seed)
@@ -162,11 +181,14 @@ class PerturbTrainingMixin(PerturbState):
                     histories.append(("predictor", self._train_predictor(
                         matrix, groups, split, max_epochs, plans.get("predictor"), seed, runner)))  # fmt: skip
                     self.residual_ = True
+                    self._weigh_network(matrix, known, max_epochs, plans.get("predictor"), seed)
                 else:
                     self.residual_ = False
         self.history_ = extend_history(earlier if goes_on else None, merge_histories(histories))
         self.seed_ = seed
         self._remember(known)
+        if checkpoints is not None:
+            checkpoints.finish()
 
     def _wants_residual(self, known: CellGroups) -> bool:
         wanted = self.init_params_["non_kwargs"]["residual"]
@@ -178,12 +200,14 @@ class PerturbTrainingMixin(PerturbState):
 
     def _fit_anchor(self, matrix: ExpressionMatrix, known: CellGroups, train: np.ndarray, seed: int) -> None:
         """Fix the coordinates and fit the anchor in closed form, on training cells only."""
-        axes = fit_components(matrix.values[train], self.module.space.loadings.shape[0], seed=seed)
-        used = axes.std > 0
-        scale = float(axes.std[used].mean()) if used.any() else 1.0
-        self.module.space.set_axes(aligned(axes.mean), aligned(axes.loadings), scale)
-        self.axes_std_, self._unseen_anchor = axes.std, None
-        table = condition_means(matrix.values, known, tuple(self.var_names))
+        if self.reference_ is None:
+            axes = fit_components(matrix.values[train], self.module.space.loadings.shape[0], seed=seed)
+            used = axes.std > 0
+            scale = float(axes.std[used].mean()) if used.any() else 1.0
+            self.module.space.set_axes(aligned(axes.mean), aligned(axes.loadings), scale)
+            self.axes_std_ = axes.std
+        self._unseen_anchor = None
+        table = self._with_reference(condition_means(matrix.values, known, tuple(self.var_names)))
         self.anchor_ = self._new_anchor()
         self.base_anchor_ = self.anchor_
         if self.anchor_ is not None:
@@ -219,7 +243,7 @@ class PerturbTrainingMixin(PerturbState):
         loadings = space.loadings.cpu().numpy().T
         z = np.asarray(matrix.values @ loadings) - space.mean.cpu().numpy() @ loadings
         h = None
-        if self._module_arguments["predictor_input"] != "z":
+        if self.module_arguments_["predictor_input"] != "z":
             h = np.empty((len(z), self.module.encoder.n_latent), np.float32)
             for start in range(0, len(z), 2048):
                 x = aligned(matrix.rows(slice(start, start + 2048), self.reference_unit_)).to(self.device)
@@ -271,11 +295,13 @@ class PerturbTrainingMixin(PerturbState):
         """Run stage 2 on cached embeddings; returns the history."""
         cache = self._cache(matrix)
         known, validation = self._split_groups(groups, split)
+        chosen = self._to_learn(known)
+        known = known.rows(chosen)
         steps = max(STEPS_PER_EPOCH, -(-len(known) // 4))
         project = lambda effects: effects @ self.module.space.loadings.cpu().numpy().T / float(self.module.space.scale)
         shift = valid_shift = None
         if self.base_anchor_ is not None:
-            shift = project(np.nan_to_num(self.base_anchor_.fitted_effects()))
+            shift = project(np.nan_to_num(self.base_anchor_.fitted_effects()[chosen]))
             if validation is not None:
                 question = condition_means(matrix.values, validation, tuple(self.var_names))
                 valid_shift = project(np.nan_to_num(self.base_anchor_.effects(question)))
@@ -285,7 +311,8 @@ class PerturbTrainingMixin(PerturbState):
             valid = self._set_batches(cache, validation, valid_shift, steps=10, seed=seed, fixed=True)
         config = PlanConfig.from_kwargs(PREDICTOR_PLAN, plan_kwargs)
         epochs = max_epochs or epochs_for(PREDICTOR_STEPS, steps)
-        return run_stage(self, Stage("predictor", SETS, config, train, epochs, valid), split, **runner)
+        stage = Stage("predictor", SETS, config, train, epochs, valid, rows=self._trainable(SETS))
+        return run_stage(self, stage, split, **runner)
 
     def _train_joint(
         self,
@@ -315,6 +342,7 @@ class PerturbTrainingMixin(PerturbState):
             max_epochs or epochs_for(PREDICTOR_STEPS, steps),
             valid,
             [self._monitor(matrix, split.train, seed)],
+            self._trainable(JOINT),
         )
         history = run_stage(self, stage, split, **runner)
         self._finish_encoder(matrix, split.train, None)

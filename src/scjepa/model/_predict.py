@@ -70,7 +70,7 @@ class PredictionMixin(PerturbState):
         return LabelKeys(s["perturbation_key"], s["control"], s["context_key"], s["separator"])
 
     def _effects(self, questions: list[Question], control: FloatArray) -> tuple[FloatArray, FloatArray, np.ndarray]:
-        """Effects ``(m, genes)`` of the anchor, of the anchor that the network corrects, and where the network counts."""
+        """Effects ``(m, genes)`` of the anchor and of the one that the network corrects; how far the latter two count."""
         doses, kinds = [q.dose for q in questions], [q.kind for q in questions]
         table = ConditionTable(
             actions=tuple(q.action for q in questions),
@@ -83,7 +83,7 @@ class PredictionMixin(PerturbState):
         if self.anchor_ is None or self.base_anchor_ is None or self.joint_:
             self._require_known(questions)
             zero = np.zeros_like(control)
-            return zero, zero, np.full(len(questions), self.residual_)
+            return zero, zero, np.full(len(questions), float(self.residual_))
         full = self.anchor_.effects(table)
         base = full if self.base_anchor_ is self.anchor_ else self.base_anchor_.effects(table)
         full, base = self._filled(full, self.anchor_, table), self._filled(base, self.base_anchor_, table)
@@ -92,29 +92,9 @@ class PredictionMixin(PerturbState):
             unseen = self._unseen_effects([questions[i] for i in lost], table.rows(lost))
             full, base = full.copy(), base.copy()
             full[lost] = base[lost] = unseen
-        network = self.residual_ & ~self._contexts_matter(table)
-        return full, np.where(network[:, None], base, full), network
-
-    def _contexts_matter(self, table: ConditionTable) -> np.ndarray:
-        """Rows for which the anchor that looks at contexts is better alone than the other one with the network.
-
-        The network corrects the anchor that does not look at contexts. That is worth it in a context never perturbed in
-        training, and where effects are shared; in a known context whose effects are its own (left-out error more than
-        5 % smaller when contexts are told apart) the full anchor answers alone.
-        """
-        out = np.zeros(len(table), bool)
-        full, base = self.anchor_, self.base_anchor_
-        if full is base or not (isinstance(full, KernelEffect) and isinstance(base, KernelEffect)):
-            return out
-        classes = full.classes(table)
-        for cls in ("combination", "single"):
-            # where no left-out combination can tell, singles do
-            own, shared = (a.picks_[cls]["error"] for a in (full, base))
-            if not np.isfinite([own, shared]).all():
-                own, shared = (a.picks_["single"]["error"] for a in (full, base))
-            if own < 0.95 * shared:
-                out[classes == cls] = True
-        return out
+        share = self._gates(table) if self.residual_ else np.zeros(len(questions))
+        share[lost] = 0.0  # the network has never met the gene
+        return full, base, share
 
     @staticmethod
     def _filled(effects: FloatArray, anchor: Baseline, table: ConditionTable) -> FloatArray:
@@ -165,9 +145,13 @@ class PredictionMixin(PerturbState):
                 )
 
     def _shift(
-        self, x: torch.Tensor, question: Question, full: FloatArray, base: FloatArray, network: bool
+        self, x: torch.Tensor, question: Question, full: FloatArray, base: FloatArray, network: float
     ) -> torch.Tensor:
-        """Shift ``(cells, genes)`` (or ``(1, genes)``) of control cells ``x`` under one question."""
+        """Shift ``(cells, genes)`` (or ``(1, genes)``) of control cells ``x`` under one question.
+
+        ``network`` is the share that the corrected anchor and its correction have; the anchor that predicts alone has
+        the rest.
+        """
         space = self.module.space
         full_t, base_t = (torch.as_tensor(e, dtype=torch.float32, device=self.device)[None] for e in (full, base))
         if question.dose == 0:  # nothing was done
@@ -184,9 +168,10 @@ class PredictionMixin(PerturbState):
                 return self.module.readout(end) - self.module.readout(start)
             h = None if self.module.predictor_input == "z" else self.module.embed(self._at_reference(x))
             move = self.module.shift(self.module.state(space.project(x), h)[None], actions, dose, kind)[0]
-        inside = space.project_shift(base_t)
-        outside = full_t - space.lift_shift(space.project_shift(full_t))
-        return outside + space.lift_shift(inside if move is None else inside + move)
+        if move is None:
+            return full_t
+        inside = space.project_shift(full_t)
+        return full_t + space.lift_shift(network * (space.project_shift(base_t) + move - inside))
 
     def _at_reference(self, x: torch.Tensor) -> torch.Tensor:
         """Expression on the scale that the encoder reads."""
@@ -279,7 +264,7 @@ class PredictionMixin(PerturbState):
         with torch.inference_mode():
             for i, q in enumerate(questions):
                 control = aligned(cells[q.context]).to(self.device)
-                shift = self._shift(control, q, full[i], base[i], bool(network[i])).cpu().numpy()
+                shift = self._shift(control, q, full[i], base[i], float(network[i])).cpu().numpy()
                 x[ends[i] : ends[i + 1]] = shift_cells(cells[q.context], shift)
         obs = pd.concat([self._describe(q, adata.obs_names[chosen[q.context]]) for q in questions])
         if include_control:

@@ -65,6 +65,8 @@ class JEPAModule(BaseModuleClass):
         Predictors trained side by side; their predictions are averaged.
     set_loss, mean_weight, noise
         See :class:`SetMatching`.
+    inverse_dynamics
+        Weight of the head that reads the action off the shift, in joint training; 0 switches it off.
     predictor_hidden, predictor_layers
         Size of the predictor.
 
@@ -102,6 +104,7 @@ class JEPAModule(BaseModuleClass):
         set_loss: str = "mmd",
         mean_weight: float = 0.2,
         noise: float = 0.3,
+        inverse_dynamics: float = 1.0,
         predictor_hidden: int = 128,
         predictor_layers: int = 2,
     ) -> None:
@@ -153,7 +156,11 @@ class JEPAModule(BaseModuleClass):
             if joint:
                 self.inverse_dynamics = InverseDynamicsHead(n_latent, actions.n_actions)
                 self.objectives[JOINT] = JointPrediction(
-                    term, set_loss, mean_weight=mean_weight, reconstruction=reconstruction
+                    term,
+                    set_loss,
+                    mean_weight=mean_weight,
+                    inverse_dynamics=inverse_dynamics,
+                    reconstruction=reconstruction,
                 )
 
     def on_load(self, model: Any, **kwargs: Any) -> None:

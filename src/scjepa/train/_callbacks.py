@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -37,6 +38,14 @@ class CollapseMonitor(pl.Callback):
 
     def __init__(self, probe: torch.Tensor, batch: torch.Tensor | None = None) -> None:
         self.probe, self.batch, self.warned = probe, batch, False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a training that goes on needs to know."""
+        return {"warned": self.warned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take :meth:`state_dict`."""
+        self.warned = state_dict["warned"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Encode the probe, normalized by its own statistics as in training (running ones lag), and log."""
@@ -85,6 +94,14 @@ class BestWeights(pl.Callback):
         self.kept: list[torch.Tensor] = []
         self.best = float("inf")
         self.epoch: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a training that goes on needs to know."""
+        return {"best": self.best, "epoch": self.epoch, "kept": self.kept}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take :meth:`state_dict`."""
+        self.best, self.epoch, self.kept = (state_dict[k] for k in ("best", "epoch", "kept"))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Copy the weights when the loss is lower than ever."""

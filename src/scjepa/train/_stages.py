@@ -20,6 +20,15 @@ from torch.utils.data import DataLoader
 from scjepa.data import SetBatches, Split, ViewBatches
 from scjepa.train._callbacks import BestWeights
 from scjepa.train._plan import JEPATrainingPlan, PlanConfig
+from scjepa.train._resume import (
+    Checkpoints,
+    EpochCheckpoint,
+    read_history,
+    stage_result,
+    take_result,
+    write_atomically,
+)
+from scjepa.train._rows import OnlyRows
 
 
 @dataclass
@@ -40,6 +49,9 @@ class Stage:
         Passes over ``train``.
     callbacks
         Further Lightning callbacks.
+    rows
+        Name of a parameter -> boolean tensor of its shape: only these entries train. None: all that the objective
+        trains.
     """
 
     name: str
@@ -49,6 +61,7 @@ class Stage:
     max_epochs: int
     validation: ViewBatches | SetBatches | None = None
     callbacks: list[pl.Callback] = field(default_factory=list)
+    rows: dict[str, torch.Tensor] | None = None
 
 
 class _Batches(pl.LightningDataModule):
@@ -124,7 +137,13 @@ def seeded(seed: int):
 
 
 def run_stage(
-    model: Any, stage: Stage, split: Split, *, early_stopping: bool = True, **trainer_kwargs: Any
+    model: Any,
+    stage: Stage,
+    split: Split,
+    *,
+    early_stopping: bool = True,
+    checkpoints: Checkpoints | None = None,
+    **trainer_kwargs: Any,
 ) -> dict[str, pd.DataFrame]:
     """Train one stage and return its history.
 
@@ -139,6 +158,8 @@ def run_stage(
     early_stopping
         Stop when the validation loss has not improved for ``early_stopping_patience`` epochs (default 45), and keep
         the weights of the epoch where it was lowest; acts only when the stage has validation batches.
+    checkpoints
+        Where every finished epoch is written, and where training goes on after an interruption.
     **trainer_kwargs
         For :class:`scvi.train.Trainer`: ``accelerator``, ``devices``, ``strategy``, ``enable_progress_bar``, ...
 
@@ -147,12 +168,26 @@ def run_stage(
     Metric name -> one-column data frame indexed by epoch.
     """
     module = model.module
+    path, held = (None, None) if checkpoints is None else checkpoints.stage(stage.name)
+    if held is not None and held["done"]:
+        record_split(model, split)
+        return take_result(model, held)
     wanted = {name for name, _ in module.trained_by(stage.objective)}
+    if stage.rows is not None:
+        wanted &= set(stage.rows)
+        if not wanted:
+            record_split(model, split)
+            return {}
     frozen = [p for name, p in module.named_parameters() if name not in wanted and p.requires_grad]
     for p in frozen:  # distributed training waits for gradients of every parameter that asks for one
         p.requires_grad_(False)
     stops = early_stopping and stage.validation is not None
     best = [BestWeights(p for name, p in module.named_parameters() if name in wanted)] if stops else []
+    rows = []
+    if stage.rows is not None:
+        parts = [(p, stage.rows[name]) for name, p in module.named_parameters() if name in wanted]
+        rows = [OnlyRows([p for p, _ in parts], [mask for _, mask in parts])]
+    keeper = [] if path is None else [EpochCheckpoint(path, stage.train, held)]
     plan = JEPATrainingPlan(module, stage.objective, stage.config, stage.max_epochs * len(stage.train))
     options: dict[str, Any] = {
         "early_stopping": stops,
@@ -160,7 +195,7 @@ def run_stage(
         "check_val_every_n_epoch": 1 if stage.validation is not None else None,
         "gradient_clip_val": stage.config.gradient_clip or None,
         "log_every_n_steps": 1,
-        "callbacks": [*stage.callbacks, *best],
+        "callbacks": [*stage.callbacks, *best, *rows, *keeper],
     }
     options |= {k: v for k, v in trainer_kwargs.items() if k != "callbacks"}
     options["callbacks"] = options["callbacks"] + list(trainer_kwargs.get("callbacks") or [])
@@ -168,15 +203,29 @@ def run_stage(
     module.train()
     try:
         with quiet_lightning():
-            _Runner(
+            runner = _Runner(
                 model, training_plan=plan, data_splitter=_Batches(stage, split), max_epochs=stage.max_epochs, **options
-            )()
+            )
+            for callback in keeper:
+                callback.place(runner.trainer)
+            runner()
     finally:
         module.eval()
         for p in frozen:
             p.requires_grad_(True)
-    history = model.history_ or {}
-    return {name: frame for name, frame in history.items() if isinstance(frame, pd.DataFrame)}
+    history = {name: frame for name, frame in (model.history_ or {}).items() if isinstance(frame, pd.DataFrame)}
+    if path is not None:
+        history = read_history(keeper[0].history, history)
+        if runner.trainer.is_global_zero:
+            write_atomically(path, stage_result(model, history))
+    return history
+
+
+def record_split(model: Any, split: Split) -> None:
+    """Note on a model what it was trained on, where no runner did."""
+    model.train_indices, model.validation_indices, model.test_indices = split
+    model.is_trained_ = True
+    model.module.eval()
 
 
 def merge_histories(stages: list[tuple[str, dict[str, pd.DataFrame]]]) -> dict[str, pd.DataFrame]:

@@ -1,0 +1,47 @@
+"""Runs scGen (pertpy's) on a task: python run_scgen.py TASK_FOLDER, in the environment of make_env.py.
+
+Settings of pertpy's tutorial on the Kang data: 100 epochs, batches of 32, early stopping with patience 25.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from task import Clock, as_prediction, controls_of, main
+
+
+def run(cells: Any, task: dict, clock: Clock) -> tuple[Any, int]:
+    """Train, then predict every perturbation that is asked for from the controls of its context."""
+    import anndata
+    import scvi
+    from pertpy.tools import Scgen
+
+    scvi.settings.seed = task["seed"]
+    epochs = task["max_epochs"]
+
+    def train() -> Any:
+        Scgen.setup_anndata(cells, batch_key=task["perturbation_key"], labels_key=task["context_key"])
+        model = Scgen(cells)
+        model.train(
+            max_epochs=epochs or 100,
+            batch_size=32,
+            early_stopping=epochs is None,
+            early_stopping_patience=25,
+            enable_progress_bar=False,
+        )
+        return model
+
+    def predict() -> Any:
+        parts = []
+        for perturbation, context in task["predict"]:
+            found, _ = model.predict(ctrl_key=task["control"], stim_key=perturbation, celltype_to_predict=context)
+            parts.append(as_prediction(found.X, controls_of(cells, task, context), task, perturbation, context))
+        return anndata.concat(parts)
+
+    model = clock.run("train", train)
+    predicted = clock.run("predict", predict)
+    return predicted, len(model.history_["elbo_train"]) if model.history_ and "elbo_train" in model.history_ else -1
+
+
+if __name__ == "__main__":
+    main(__doc__, ["pertpy"], run)

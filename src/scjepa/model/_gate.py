@@ -1,0 +1,252 @@
+"""How far the network is trusted: weighed on training conditions that it, and its anchor, were not trained on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from scjepa._types import FloatArray
+from scjepa.baselines import Baseline, KernelEffect
+from scjepa.baselines._base import table_state
+from scjepa.data import CellGroups, ConditionTable, EmbeddingCache, ExpressionMatrix
+from scjepa.model._perturb_training import PREDICTOR_PLAN, STEPS_PER_EPOCH, PerturbTrainingMixin
+from scjepa.module import SETS
+from scjepa.train import PlanConfig, epochs_for, seeded, train_plainly
+
+logger = logging.getLogger(__name__)
+
+GATE_STEPS = 200
+"""Steps of each network that only judges: half of what the predictor gets, and one network in place of two."""
+CONTEXT_FOLDS, CONDITION_FOLDS = 4, 2
+PRIOR = (0.5, 0.3)
+"""Mean and standard deviation of a gate before anything is known of it."""
+LEAST_GATE = 0.2
+"""Smaller gates are closed: what they buy is less than what is known of them."""
+FEW = 5
+"""With fewer left-out conditions the anchors' own left-out errors decide whether the network is asked in known contexts."""
+MAX_CONTROLS = 256
+"""Controls whose mean shift stands for a condition."""
+CLASSES = ("combination", "single", "context")
+
+
+class Evidence(NamedTuple):
+    """A left-out condition in coordinates: what the anchor misses, and what the network adds to it."""
+
+    cls: str
+    unit: str
+    missing: FloatArray
+    added: FloatArray
+
+
+def weigh(evidence: list[Evidence]) -> float:
+    """Return the share of the network's correction that serves left-out conditions best, between 0 and 1.
+
+    Least squares of what the anchor misses on what the network adds, conditions weighted by one over the length of what
+    is missing. Rows of one unit (a combination in all its contexts, else a condition) are not independent, so the standard error is
+    a jackknife over units; estimate and prior are averaged by their precision, and the result is clipped.
+
+    Parameters
+    ----------
+    evidence
+        Left-out conditions of one class; none give the prior's mean.
+
+    Examples
+    --------
+    Two conditions of which the network adds exactly what is missing, and a third where it adds the opposite.
+
+    >>> import numpy as np
+    >>> from scjepa.model._gate import Evidence, weigh
+    >>> good = [Evidence("context", unit, np.ones(2), np.ones(2)) for unit in "ab"]
+    >>> round(weigh(good), 3), round(weigh([*good, Evidence("context", "c", np.ones(2), -np.ones(2))]), 3)
+    (1.0, 0.472)
+    >>> weigh([])
+    0.5
+    """
+    mean, spread = PRIOR
+    units = sorted({e.unit for e in evidence})
+    if len(units) < 2:  # one unit has no spread: nothing says how far it can be trusted
+        return mean
+    weight = np.array([1 / max(float(np.linalg.norm(e.missing)), 1e-12) for e in evidence])
+    top = weight * np.array([e.missing @ e.added for e in evidence])
+    bottom = weight * np.array([e.added @ e.added for e in evidence])
+    if bottom.sum() <= 0:
+        return mean
+    of = np.array([units.index(e.unit) for e in evidence])
+    sums = np.array([[part[of == u].sum() for u in range(len(units))] for part in (top, bottom)])
+    total = sums.sum(1, keepdims=True)
+    estimate = float(total[0, 0] / total[1, 0])
+    without = (total - sums)[0] / np.maximum((total - sums)[1], 1e-12)
+    k = len(units)
+    variance = float((k - 1) / k * ((without - without.mean()) ** 2).sum())
+    share = spread**2 / (spread**2 + variance)
+    gate = float(np.clip(share * estimate + (1 - share) * mean, 0, 1))
+    return gate if gate >= LEAST_GATE else 0.0
+
+
+def gate_folds(table: ConditionTable) -> list[tuple[str, np.ndarray]]:
+    """Return what is left out, as pairs of ``"context"`` or ``"condition"`` and a boolean mask of rows.
+
+    Contexts are left out in at most four folds. Conditions in two: combinations with all their rows, singles only
+    where they were measured in another context too, since a gene seen nowhere else is another question.
+    """
+    contexts = table.contexts.astype(str)
+    names = np.unique(contexts)
+    rng = np.random.default_rng(0)
+    folds = []
+    if len(names) > 1:
+        dealt = np.array_split(rng.permutation(names), min(CONTEXT_FOLDS, len(names)))
+        folds += [("context", np.isin(contexts, part)) for part in dealt]
+    units: dict[Any, list[int]] = {}
+    for i, action in enumerate(table.actions):
+        units.setdefault(action if len(action) > 1 else i, []).append(i)
+    elsewhere: dict[Any, set[str]] = {}
+    for action, context in zip(table.actions, contexts, strict=True):
+        elsewhere.setdefault(action, set()).add(context)
+    able = [rows for key, rows in units.items() if isinstance(key, tuple) or len(elsewhere[table.actions[rows[0]]]) > 1]
+    order = rng.permutation(len(able))
+    for start in range(min(CONDITION_FOLDS, len(able)) if len(able) > 1 else 0):
+        mask = np.zeros(len(table), bool)
+        mask[[i for u in order[start::CONDITION_FOLDS] for i in able[u]]] = True
+        folds.append(("condition", mask))
+    return [(way, mask) for way, mask in folds if 0 < mask.sum() < len(mask)]
+
+
+class GateMixin(PerturbTrainingMixin):
+    """Weighs the network of :class:`PerturbJEPA` against its anchor, per class of question."""
+
+    def _weigh_network(
+        self, matrix: ExpressionMatrix, known: CellGroups, max_epochs: int | None, plan_kwargs: dict | None, seed: int
+    ) -> None:
+        """Set ``gates_`` from networks trained without some of the training conditions."""
+        wanted = self.init_params_["non_kwargs"]["gate"]
+        if self.reference_ is not None:  # the reference's network is kept, and was judged on more
+            self.gates_ = dict(self.reference_["gates"])
+            return
+        if wanted != "auto" or self.anchor_ is None:
+            self.gates_ = dict.fromkeys(CLASSES, 1.0 if wanted == "auto" else float(wanted))
+            return
+        evidence: list[Evidence] = []
+        cache = self._cache(matrix)
+        for number, (_, left) in enumerate(gate_folds(self._table)):
+            evidence += self._left_out_evidence(cache, known, left, max_epochs, plan_kwargs, seed + 1 + number)
+        judged = {cls: sum(e.cls == cls for e in evidence) for cls in CLASSES}
+        self.gates_ = {cls: weigh([e for e in evidence if e.cls == cls]) for cls in CLASSES}
+        for cls in ("combination", "single"):
+            if judged[cls] < FEW and self._contexts_matter(cls):
+                self.gates_[cls] = 0.0
+        logger.info(
+            "share of the network's correction that counts (judged by left-out conditions): %s.",
+            ", ".join(f"{cls} {gate:.2f} ({judged[cls]})" for cls, gate in self.gates_.items()),
+        )
+
+    def _contexts_matter(self, cls: str) -> bool:
+        """Whether effects are a context's own, so that in known contexts the anchor which the network corrects is worse.
+
+        The network corrects the anchor that does not look at contexts. Its left-out error is compared with that of the
+        one that does; where no left-out combination can tell, singles do.
+        """
+        full, base = self.anchor_, self.base_anchor_
+        if full is base or not (isinstance(full, KernelEffect) and isinstance(base, KernelEffect)):
+            return False
+        own, shared = (anchor.picks_[cls]["error"] for anchor in (full, base))
+        if not np.isfinite([own, shared]).all():
+            own, shared = (anchor.picks_["single"]["error"] for anchor in (full, base))
+        return bool(own < 0.95 * shared)
+
+    def _left_out_evidence(
+        self,
+        cache: EmbeddingCache,
+        known: CellGroups,
+        left: np.ndarray,
+        max_epochs: int | None,
+        plan_kwargs: dict | None,
+        seed: int,
+    ) -> list[Evidence]:
+        """Train a network on the conditions that are not ``left`` out, and compare it with the anchor on those."""
+        keep = self._table.rows(~left)
+        anchors = [self._refitted(anchor, keep) for anchor in (self.anchor_, self.base_anchor_)]
+        question = self._table.rows(left)
+        full, base = (self._in_coordinates(anchor.effects(question)) for anchor in anchors)
+        truth = self._in_coordinates(question.effects)
+        trained = {name for action in keep.actions for name in action}
+        classes = classes_of(question, keep.contexts.astype(str), trained)
+        rows = np.flatnonzero(np.isfinite(full).all(1) & np.isfinite(base).all(1) & (classes != ""))
+        if not len(rows):
+            return []
+        module = self._build_module().to(self.device)
+        module.space.load_state_dict(self.module.space.state_dict())
+        module.predictors = module.predictors[:1]
+        train = known.rows(~left)
+        steps = max(STEPS_PER_EPOCH, -(-len(train) // 4))
+        shift = self._in_coordinates(np.nan_to_num(anchors[1].fitted_effects()))
+        batches = self._set_batches(cache, train, shift, steps=steps, seed=seed)
+        config = PlanConfig.from_kwargs(PREDICTOR_PLAN, plan_kwargs)
+        epochs = min(max_epochs or epochs_for(GATE_STEPS, steps), epochs_for(GATE_STEPS, steps))
+        with seeded(seed):
+            train_plainly(module, SETS, config, batches, epochs)
+        asked, rng = known.rows(left), np.random.default_rng(seed)
+        question_batches = self._set_batches(cache, asked, None, steps=1).per_condition
+        out = []
+        for i in rows:
+            cells = asked.controls[str(asked.contexts[i])]
+            cells = np.sort(rng.choice(cells, min(MAX_CONTROLS, len(cells)), replace=False))
+            told = {k: v[[i]].to(self.device) for k, v in question_batches.items() if v is not None}
+            told["actions"] = told["actions"] * torch.tensor(
+                [[float(name in trained) for name in self.actions_]], device=self.device
+            )
+            state = {k: v[None].to(self.device) for k, v in cache.gather(cells).items()}
+            with torch.inference_mode():
+                move = module.shift(module.state(state["z"], state.get("h")), **told)[0].mean(0).cpu().numpy()
+            unit = "+".join(question.actions[i])
+            if classes[i] != "combination":  # a combination is left out in all contexts at once
+                unit = f"{unit} in {question.contexts[i]}"
+            out.append(Evidence(str(classes[i]), unit, truth[i] - full[i], base[i] + move - full[i]))
+        return out
+
+    def _in_coordinates(self, effects: FloatArray) -> FloatArray:
+        """Return effects ``(m, genes)`` in the predictor's coordinates, ``(m, d)``."""
+        space = self.module.space
+        return effects @ space.loadings.cpu().numpy().T.astype(np.float64) / float(space.scale)
+
+    def _refitted(self, anchor: Baseline | None, table: ConditionTable) -> Baseline:
+        """Fit an anchor to fewer conditions; the kernel anchor keeps its choice of candidates."""
+        assert anchor is not None
+        if isinstance(anchor, KernelEffect):
+            return KernelEffect.from_state({**anchor.state(), "table": table_state(table)})
+        fresh = self._new_anchor()
+        assert fresh is not None
+        return fresh.fit(table)
+
+    def _gates(self, question: ConditionTable) -> FloatArray:
+        """Return the share ``(m,)`` of the network's correction for each question; 1 for conditions it was trained on."""
+        separator = self._setup["separator"]
+        labels, contexts = self.trained_on_["perturbation"], self.trained_on_["context"].astype(str)
+        classes = classes_of(question, contexts, {name for label in labels for name in label.split(separator)})
+        seen = set(zip(labels, contexts, strict=True))
+        asked = zip((separator.join(a) for a in question.actions), question.contexts.astype(str), strict=True)
+        return np.array([
+            1.0 if pair in seen else self.gates_.get(cls, 0.0) for pair, cls in zip(asked, classes, strict=True)
+        ])  # fmt: skip
+
+
+def classes_of(question: ConditionTable, contexts: Iterable[str], names: Iterable[str]) -> np.ndarray:
+    """Return the class of each question ``(m,)``, given the contexts and the names that were trained on.
+
+    ``""`` stands where a gene was never perturbed: the network is not asked then.
+    """
+    out = np.where(question.order >= 2, "combination", "single").astype(object)
+    out[~np.isin(question.contexts.astype(str), list(map(str, contexts)))] = "context"
+    known = set(names)
+    out[[not known.issuperset(action) for action in question.actions]] = ""
+    return out
+
+
+def check_gate(gate: float | str) -> None:
+    """Raise a :class:`ValueError` unless ``gate`` is ``"auto"`` or a number from 0 to 1."""
+    number = isinstance(gate, (int, float)) and not isinstance(gate, bool) and 0 <= gate <= 1
+    if not (number or gate == "auto"):
+        raise ValueError(f"gate={gate!r}: expected 'auto' or a number from 0 (anchor alone) to 1 (network in full).")

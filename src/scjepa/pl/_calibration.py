@@ -1,0 +1,124 @@
+"""Calibration of intervals: how many measured effects they cover, against how many they promise to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from scjepa._checks import require_positive_int, some
+from scjepa.pl._effect_tables import check_effects, condition_rows, measured
+from scjepa.pl._figure import COLORS, INK, finish, tidy
+
+
+def calibration(
+    effects: Mapping[float, pd.DataFrame],
+    true: pd.DataFrame | pd.Series,
+    *,
+    n_top: int = 20,
+    ax: Axes | None = None,
+    save: str | os.PathLike[str] | None = None,
+) -> Axes:
+    """Draw the share of measured effects inside their intervals against the level of the intervals.
+
+    One line pools all genes, the other the genes that respond: in each condition the ``n_top`` with the largest measured
+    effects, where wrong intervals hurt and which pooling hides. On the diagonal intervals keep their promise; below it
+    they are too narrow. Bars are standard errors over conditions, since the genes of one condition err together.
+
+    Parameters
+    ----------
+    effects
+        Level -> table of ``PerturbJEPA.predict_effect`` at that level. Conditions that the model abstains from count
+        like all others: leave them out if they should not.
+    true
+        Measured effects: conditions x genes with the perturbation (and the context, if there are several) in the
+        index, like :func:`scjepa.datasets.true_effects`.
+    n_top
+        Genes per condition that count as responding.
+    ax
+        Axes to draw into; new ones by default.
+    save
+        File to write.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``effects`` is no mapping of levels between 0 and 1 to tables of effects, or ``true`` has none of their
+        conditions or genes.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from scjepa.pl import calibration
+    >>> columns = ["perturbation", "gene", "effect", "lower", "upper"]
+    >>> narrow = pd.DataFrame([("A", "g1", 1.0, 0.9, 1.1), ("A", "g2", 0.0, -0.1, 0.1)], columns=columns)
+    >>> wide = narrow.assign(lower=-2.0, upper=2.0)
+    >>> ax = calibration({0.5: narrow, 0.9: wide}, pd.DataFrame({"g1": [1.5], "g2": [0.0]}, index=["A"]), n_top=1)
+    >>> [list(map(float, line.get_ydata())) for line in ax.lines[1:]]
+    [[0.5, 1.0], [0.0, 1.0]]
+    """
+    if not isinstance(effects, Mapping) or not effects:
+        raise TypeError(
+            "effects: expected a dictionary level -> table, for example "
+            "{level: model.predict_effect(perturbations, level=level) for level in (0.5, 0.8, 0.9, 0.95)}; "
+            f"found {'an empty one' if isinstance(effects, Mapping) else 'a ' + type(effects).__name__}."
+        )
+    wrong = [k for k in effects if isinstance(k, bool) or not isinstance(k, (int, float, np.floating)) or not 0 < k < 1]
+    if wrong:
+        raise ValueError(f"effects has the levels {some(wrong)}: expected numbers between 0 and 1, for example 0.9.")
+    require_positive_int(n_top, "n_top")
+    levels = sorted(effects)
+    shares: dict[str, list[tuple[float, float]]] = {"all": [], "top": []}
+    counts = (0, 0.0)
+    for level in levels:
+        table, keys = check_effects(effects[level], f"effects[{level}]")
+        y = measured(table, keys, true)
+        known = np.isfinite(y)
+        row = condition_rows(table, keys)[0][known]
+        y, table = y[known], table[known]
+        inside = (table["lower"].to_numpy(dtype=float) <= y) & (y <= table["upper"].to_numpy(dtype=float))
+        frame = pd.DataFrame({"condition": row, "inside": inside, "size": np.abs(y)})
+        frame = frame.sort_values(["condition", "size"], ascending=[True, False], kind="stable")
+        shares["all"].append(_share(frame))
+        shares["top"].append(_share(frame[frame.groupby("condition").cumcount() < n_top]))
+        counts = (int(frame["condition"].nunique()), len(frame))
+
+    if ax is None:
+        ax = plt.subplots(figsize=(4.2, 4.2), layout="constrained")[1]
+    n, pairs = counts
+    conditions = f"{n} condition{'s' * (n != 1)}"
+    ax.axline((0, 0), slope=1, color=INK, lw=0.8, ls="--", zorder=1)
+    labels = {"all": f"all genes (n = {pairs:,})", "top": f"{n_top} largest measured effects\nof each condition"}
+    for (name, points), color, marker, nudge in zip(shares.items(), COLORS, "os", (-1, 1), strict=False):
+        share, error = np.array(points).T
+        ax.plot(levels, share, color=color, marker=marker, ms=5, lw=1.6, label=labels[name], zorder=3)
+        shifted = np.array(levels) + 0.003 * nudge  # bars of the two lines side by side
+        ax.vlines(shifted, share - error, share + error, color=color, lw=1.2, alpha=0.6, zorder=2)
+    low = min([levels[0], *(s for points in shares.values() for s, _ in points)])
+    ax.set_xlim(max(low - 0.06, -0.02), 1.02)
+    ax.set_ylim(max(low - 0.06, -0.02), 1.02)
+    ax.set_aspect("equal")
+    ax.grid(color="#E5E5E5", lw=0.6)
+    ax.set_axisbelow(True)
+    ax.set_title(f"calibration of intervals, {conditions}", fontsize=10, color=INK)
+    ax.set_xlabel("level of the interval", fontsize=9)
+    ax.set_ylabel("share of measured effects inside", fontsize=9)
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    tidy(ax)
+    finish(ax, save)
+    return ax
+
+
+def _share(frame: pd.DataFrame) -> tuple[float, float]:
+    """Return the share inside, pooled, and its standard error over conditions (0 with one condition)."""
+    each = frame.groupby("condition")["inside"].mean().to_numpy(dtype=float)
+    error = each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else 0.0
+    return float(frame["inside"].mean()), float(error)

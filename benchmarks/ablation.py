@@ -149,6 +149,7 @@ def score(variant: Variant, run: Run, columns: Columns, seed: int, max_epochs: i
         model._train_encoder = lambda *args, **kwargs: {}
     held = [p if run.context is None else (p, run.context) for p in run.perturbations]
     model.train(max_epochs, holdout=held, seed=seed, enable_progress_bar=False, **variant.train)
+    model.is_trained_ = True  # set by the stages, of which there may be none
     predicted = model.predict_perturbation(list(run.perturbations), context=run.context, seed=seed)
     seconds = time.process_time() - begin
     scores = tl.evaluate(

@@ -24,7 +24,7 @@ extensions = [
     "sphinxcontrib.bibtex",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints", "tutorials/README.md"]  # docs/tutorials is a link to tutorials
 source_suffix = {
     ".rst": "restructuredtext",
     ".md": "myst-nb",

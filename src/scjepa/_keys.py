@@ -10,6 +10,8 @@ class _Obs(NamedTuple):
     """``obs`` of predictions: name of the control cell that a predicted cell started from."""
     kind: str = "jepa_prediction"
     """``obs`` of predictions: ``"predicted"`` or ``"control"``."""
+    split: str = "split"
+    """``obs``: ``"train"``, ``"validation"`` or ``"test"``, written by :func:`scjepa.tl.split`."""
 
 
 class _Obsm(NamedTuple):
@@ -24,6 +26,8 @@ class _Uns(NamedTuple):
     """what a prediction was made with: keys, training and held-out conditions, scale."""
     scores: str = "scores"
     """table written by :func:`scjepa.tl.evaluate`."""
+    split: str = "split"
+    """how the columns of :func:`scjepa.tl.split` were made, one entry per column."""
     simulation: str = "simulation"
     """true parameters written by :func:`scjepa.datasets.simulate_perturbseq`."""
 

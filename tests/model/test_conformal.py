@@ -121,14 +121,12 @@ def test_intervals_cover_new_conditions_all_genes_and_the_largest() -> None:
     assert 0.86 < np.mean(top) < 0.97
 
 
-def test_intervals_widen_with_distance_but_never_shrink_unless_trained() -> None:
+def test_intervals_widen_with_distance_but_never_shrink() -> None:
     found = calibrate(**residuals(6))
     assert (found.reference, found.farthest) == (0.5, 0.5)
     zero = np.zeros((4, 60))
     half = found.half_widths(zero, np.array([0.1, 0.5, 0.72, 0.98]), 0.9)
     assert np.allclose(half / half[1], np.array([1, 1, 1.2, 1.4])[:, None])
-    trained = found.half_widths(zero, np.array([0.02, 0.125, 0.5, 0.98]), 0.9, np.array([True] * 4))
-    assert np.allclose(trained / half[1], np.array([0.2, 0.5, 1, 1.4])[:, None])
 
 
 def test_large_predictions_get_wider_intervals_when_errors_grow_with_them() -> None:

@@ -131,3 +131,12 @@ def test_bad_gates(gate: object) -> None:
     PerturbJEPA.setup_anndata(adata, "perturbation", context_key="context")
     with pytest.raises(ValueError, match=r"gate=.*expected 'auto' or a number from 0"):
         PerturbJEPA(adata, gate=gate)
+
+
+def test_an_anchor_given_as_an_object_has_a_context_blind_twin() -> None:
+    adata = scjepa.datasets.simulate_perturbseq(40, 6, 4, 2, n_cells=20, n_control=40, contexts=("a", "b"))
+    PerturbJEPA.setup_anndata(adata, "perturbation", context_key="context")
+    model = PerturbJEPA(adata, anchor=scjepa.baselines.KernelEffect(links=(None,)), gate=0.5, n_pcs=8, n_latent=4)
+    model.train(max_epochs=1, **QUIET)
+    assert (model.anchor_.context_kernel, model.base_anchor_.context_kernel) == (True, False)
+    assert model.anchor_.links == model.base_anchor_.links == (None,)

@@ -224,16 +224,12 @@ class KernelEffect(Baseline):
         return self._left_out(cls, ask, wide=True)
 
     def distances(self, query: ConditionTable) -> FloatArray:
-        """Return how far each query row is from training: the share of predictive variance that training leaves.
+        """Return the share of predictive variance that training leaves, ``(m,)`` between 0 and 1; NaN as in effects.
 
         Parameters
         ----------
         query
             Questions, as for :meth:`effects`.
-
-        Returns
-        -------
-        ``(m,)`` between 0 and 1; NaN for rows without a prediction.
         """
         table = self._trained(query)
         rows, classes = self._rows(query), self.classes(query)

@@ -122,7 +122,7 @@ def _ends(lower: npt.ArrayLike, upper: npt.ArrayLike, truth: npt.ArrayLike | Non
     shapes = {name: values.shape for name, values in arrays.items()}
     if len(set(shapes.values())) > 1 or not arrays["lower"].size:
         raise ValueError(f"expected arrays of one shape with at least one value, found {shapes}.")
-    flat = [values.ravel() for values in arrays.values()]
+    flat: list[FloatArray] = [values.ravel() for values in arrays.values()]
     kept = ~np.isnan(flat).any(0)
     flat = [values[kept] for values in flat]
     crossed = int((flat[-2] > flat[-1]).sum())

@@ -162,9 +162,7 @@ class Calibration:
         half = self.half_widths(np.zeros((1, len(self.gene))), np.array([self.reference]), 0.9)
         return float(np.sqrt((half**2).mean()))
 
-    def half_widths(
-        self, predicted: FloatArray, distance: FloatArray, level: float, trained: np.ndarray | None = None
-    ) -> FloatArray:
+    def half_widths(self, predicted: FloatArray, distance: FloatArray, level: float) -> FloatArray:
         """Return half the widths of the intervals, ``(m, genes)``.
 
         Parameters
@@ -175,14 +173,11 @@ class Calibration:
             ``(m,)`` distances of the questions; beyond the calibration's median intervals widen.
         level
             Wanted coverage.
-        trained
-            ``(m,)`` questions that were trained on: theirs may also be narrower.
         """
         terms = _terms(predicted, self.energy[None], self.base, self.unit)
         scale = _contrasted(_scale(terms, self.coefficients, self.gene[None]), self.contrast)
         wider = np.sqrt(np.asarray(distance, dtype=float) / max(self.reference, 1e-12))
-        lowest = np.ones(len(predicted)) if trained is None else np.where(trained, 0.0, 1.0)
-        return self.scores.quantile(level) * scale * np.maximum(wider, lowest)[:, None]
+        return self.scores.quantile(level) * scale * np.maximum(wider, 1.0)[:, None]
 
 
 def calibrate(

@@ -91,9 +91,10 @@ class EffectsMixin(PredictionMixin):
         condition, one combination, one context, or one gene with all conditions it is part of. Their errors give each
         gene its scale and, with conditions (not genes) as exchangeable units, the quantile (Lee, Barber and Willett 2023,
         arXiv:2306.06342; with few conditions a predictive t distribution for how well a new one is predicted).
-        Intervals widen with the distance, and never fall below what was calibrated, except for trained conditions,
-        where the kernel says how much smaller the error is. Errors are those of the anchor: where the network improves
-        on it, intervals are too wide rather than too narrow. Coverage holds on average over conditions; one condition
+        Intervals widen with the distance and never fall below what was calibrated. Trained conditions get those of their
+        class when left out: narrower ones, by the kernel's variance, covered replicates too rarely. Errors are those of
+        the anchor: where the network improves on it, intervals are too wide rather than too narrow. The noise of the
+        controls is not part of it: all conditions share them. Coverage holds on average over conditions; one condition
         may be covered far better than another.
 
         Examples
@@ -222,22 +223,11 @@ class EffectsMixin(PredictionMixin):
                     if not len(rows):
                         continue
                     found, own = self._calibration(anchor, str(cls), combined)
-                    half[rows] = found.half_widths(effect[rows], distance[rows], level, trained[rows])
+                    half[rows] = found.half_widths(effect[rows], distance[rows], level)
                     far = ~trained[rows] & ((distance[rows] > BEYOND * found.farthest) | (not own))
                     support[rows] = np.where(trained[rows], "trained", np.where(far, "far", "near"))
                     abstain[rows] = far | (~trained[rows] & (found.skill < LEAST_SKILL))
         return half, distance, support, abstain
-
-    def _question_table(self, questions: list[Question], control: FloatArray) -> ConditionTable:
-        """Write questions as a table."""
-        return ConditionTable(
-            actions=tuple(q.action for q in questions),
-            contexts=np.array([q.context for q in questions], dtype=object),
-            control=control,
-            dose=None if self._setup["dose_key"] is None else np.array([q.dose for q in questions], dtype=float),
-            kind=None if self._setup["kind_key"] is None else np.array([q.kind for q in questions], dtype=object),
-            genes=tuple(self.var_names),
-        )
 
     def _remembered(self, anchor: Baseline) -> dict:
         """What was computed for an anchor before; gone with the anchor, so that a second training starts anew."""

@@ -136,11 +136,13 @@ class GateMixin(PerturbTrainingMixin):
         judged = {cls: sum(e.cls == cls for e in evidence) for cls in CLASSES}
         self.gates_ = {cls: weigh([e for e in evidence if e.cls == cls]) for cls in CLASSES}
         for cls in ("combination", "single"):
-            if judged[cls] < FEW and self._contexts_matter(cls):
+            own = self._contexts_matter(cls)
+            if own and judged[cls] < FEW:
                 self.gates_[cls] = 0.0
+            self.gates_[f"trained {cls}"] = float(not own)
         logger.info(
             "share of the network's correction that counts (judged by left-out conditions): %s.",
-            ", ".join(f"{cls} {gate:.2f} ({judged[cls]})" for cls, gate in self.gates_.items()),
+            ", ".join(f"{cls} {self.gates_[cls]:.2f} ({judged[cls]})" for cls in CLASSES),
         )
 
     def _contexts_matter(self, cls: str) -> bool:
@@ -222,14 +224,19 @@ class GateMixin(PerturbTrainingMixin):
         return fresh.fit(table)
 
     def _gates(self, question: ConditionTable) -> FloatArray:
-        """Return the share ``(m,)`` of the network's correction for each question; 1 for conditions it was trained on."""
+        """Return the share ``(m,)`` of the network's correction for each question.
+
+        Conditions that the network was trained on get all of it, unless effects are a context's own: then the anchor
+        that looks at contexts knows them better.
+        """
         separator = self._setup["separator"]
         labels, contexts = self.trained_on_["perturbation"], self.trained_on_["context"].astype(str)
         classes = classes_of(question, contexts, {name for label in labels for name in label.split(separator)})
         seen = set(zip(labels, contexts, strict=True))
         asked = zip((separator.join(a) for a in question.actions), question.contexts.astype(str), strict=True)
         return np.array([
-            1.0 if pair in seen else self.gates_.get(cls, 0.0) for pair, cls in zip(asked, classes, strict=True)
+            self.gates_.get(f"trained {cls}", 1.0) if pair in seen else self.gates_.get(cls, 0.0)
+            for pair, cls in zip(asked, classes, strict=True)
         ])  # fmt: skip
 
 

@@ -277,7 +277,7 @@ class PerturbJEPA(GateMixin, TransferMixin, EffectsMixin):
         if wanted is None:
             return None
         if isinstance(wanted, Baseline):
-            return type(wanted).from_state(wanted.state())
+            return type(wanted).from_state({**wanted.state(), **changes})
         if wanted in ("kernel", KernelEffect.name):
             return KernelEffect(**changes)
         if wanted not in BASELINES:

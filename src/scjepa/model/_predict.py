@@ -69,17 +69,20 @@ class PredictionMixin(PerturbState):
         s = self._setup
         return LabelKeys(s["perturbation_key"], s["control"], s["context_key"], s["separator"])
 
-    def _effects(self, questions: list[Question], control: FloatArray) -> tuple[FloatArray, FloatArray, np.ndarray]:
-        """Effects ``(m, genes)`` of the anchor and of the one that the network corrects; how far the latter two count."""
-        doses, kinds = [q.dose for q in questions], [q.kind for q in questions]
-        table = ConditionTable(
+    def _question_table(self, questions: list[Question], control: FloatArray) -> ConditionTable:
+        """Write questions as a table."""
+        return ConditionTable(
             actions=tuple(q.action for q in questions),
             contexts=np.array([q.context for q in questions], dtype=object),
             control=control,
-            dose=None if doses[0] is None else np.array(doses, dtype=np.float64),
-            kind=None if kinds[0] is None else np.array(kinds, dtype=object),
+            dose=None if self._setup["dose_key"] is None else np.array([q.dose for q in questions], dtype=float),
+            kind=None if self._setup["kind_key"] is None else np.array([q.kind for q in questions], dtype=object),
             genes=tuple(self.var_names),
         )
+
+    def _effects(self, questions: list[Question], control: FloatArray) -> tuple[FloatArray, FloatArray, np.ndarray]:
+        """Effects ``(m, genes)`` of the anchor and of the one that the network corrects; how far the latter two count."""
+        table = self._question_table(questions, control)
         if self.anchor_ is None or self.base_anchor_ is None or self.joint_:
             self._require_known(questions)
             zero = np.zeros_like(control)

@@ -28,6 +28,7 @@ def calibration(
     One line pools all genes, the other the genes that respond: in each condition the ``n_top`` with the largest measured
     effects, where wrong intervals hurt and which pooling hides. On the diagonal intervals keep their promise; below it
     they are too narrow. Bars are standard errors over conditions, since the genes of one condition err together.
+    Genes whose measured effect is exactly 0 were not detected and are covered for nothing: they are left out.
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ def calibration(
     >>> columns = ["perturbation", "gene", "effect", "lower", "upper"]
     >>> narrow = pd.DataFrame([("A", "g1", 1.0, 0.9, 1.1), ("A", "g2", 0.0, -0.1, 0.1)], columns=columns)
     >>> wide = narrow.assign(lower=-2.0, upper=2.0)
-    >>> ax = calibration({0.5: narrow, 0.9: wide}, pd.DataFrame({"g1": [1.5], "g2": [0.0]}, index=["A"]), n_top=1)
+    >>> ax = calibration({0.5: narrow, 0.9: wide}, pd.DataFrame({"g1": [1.5], "g2": [0.05]}, index=["A"]), n_top=1)
     >>> [list(map(float, line.get_ydata())) for line in ax.lines[1:]]
     [[0.5, 1.0], [0.0, 1.0]]
     """
@@ -81,7 +82,9 @@ def calibration(
     for level in levels:
         table, keys = check_effects(effects[level], f"effects[{level}]")
         y = measured(table, keys, true)
-        known = np.isfinite(y)
+        known = np.isfinite(y) & (y != 0)
+        if not known.any():
+            raise ValueError("true has no effect that differs from zero: there is nothing to cover.")
         row = condition_rows(table, keys)[0][known]
         y, table = y[known], table[known]
         inside = (table["lower"].to_numpy(dtype=float) <= y) & (y <= table["upper"].to_numpy(dtype=float))

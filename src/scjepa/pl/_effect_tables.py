@@ -90,16 +90,16 @@ def measured(effects: pd.DataFrame, keys: list[str], true: object, name: str = "
     if known.has_duplicates:
         raise ValueError(f"{name} has {int(known.duplicated().sum())} rows that repeat a condition. Keep one of each.")
     row = known.get_indexer(asked)
-    column = values.columns.get_indexer(effects[GENE].astype(str))
+    column = values.columns.get_indexer(pd.Index(effects[GENE].astype(str)))
     if (row < 0).all():
-        found = index[PERTURBATION].astype(str).unique()
+        found = list(index[PERTURBATION].astype(str).unique())
         raise ValueError(
             f"{name} has none of the {len(row)} conditions of effects: {some(condition_names(conditions))}."
             f"{closest(conditions[PERTURBATION].iloc[0], found)} Perturbations found: {some(found, 8) or 'none'}."
         )
     if (column < 0).all():
         raise ValueError(
-            f"{name} has none of the genes of effects: {some(effects[GENE].unique())}. "
+            f"{name} has none of the genes of effects: {some(list(effects[GENE].unique()))}. "
             f"Genes found: {some(list(values.columns))}."
         )
     if (row < 0).any():
@@ -148,13 +148,8 @@ def _index_frame(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def _comparable(conditions: pd.DataFrame) -> pd.DataFrame:
     """Write conditions so that equal ones are equal: ``"B+A"`` is ``"A+B"``, numbers are numbers, the rest text."""
-    out = {}
-    for key, column in conditions.items():
-        if key == PERTURBATION:
-            out[key] = [_one_spelling(str(v)) for v in column]
-        else:
-            out[key] = column.astype(float) if pd.api.types.is_numeric_dtype(column) else column.astype(str)
-    return pd.DataFrame(out, index=conditions.index)
+    written = lambda c: c.astype(float) if pd.api.types.is_numeric_dtype(c) else c.astype(str)
+    return conditions.apply(lambda c: c.astype(str).map(_one_spelling) if c.name == PERTURBATION else written(c))
 
 
 def _one_spelling(label: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -18,8 +20,14 @@ from scjepa._types import FloatArray
 from scjepa.pl._effect_tables import GENE, PERTURBATION, check_effects, condition_names, condition_rows, measured
 from scjepa.pl._figure import COLORS, INK, finish, tidy
 
+UNSURE = "#9A9A9A"
+"""Color of intervals that include zero, and of what the model abstains from."""
+
 PALE = 0.3
 """Opacity of what the model abstains from."""
+
+CLIP = 0.97
+"""Share of the drawn effects that the color scale tells apart."""
 
 SURE = "interval excludes 0"
 
@@ -93,13 +101,16 @@ def effects(
         names_width = 0.075 * max(map(len, condition_names(conditions)))
         size_in = (1.6 + names_width + 0.19 * g, 1.35 + 0.22 * m)
         ax = plt.subplots(figsize=(max(size_in[0], 4.4), max(size_in[1], 2.0)), layout="constrained")[1]
-    limit = float(np.nanmax(np.abs(value))) if np.isfinite(value).any() else 1.0
+    # a few genes with huge effects would leave all others white: beyond the limit colors stay the same
+    size = np.abs(value[np.isfinite(value)])
+    limit = float(np.quantile(size, CLIP, method="higher")) if len(size) else 0.0
+    limit = limit or float(size.max(initial=0.0)) or 1.0
     opacity = np.where(abstain, PALE, 1.0)[:, None] * np.ones((1, g))
     image = ax.imshow(
         np.ma.masked_invalid(value),
         cmap="RdBu_r",
-        vmin=-(limit or 1.0),
-        vmax=limit or 1.0,
+        vmin=-limit,
+        vmax=limit,
         alpha=opacity,
         aspect="auto",
         interpolation="nearest",
@@ -109,8 +120,8 @@ def effects(
     ax.grid(which="minor", color="white", lw=0.8)
     sure_row, sure_column = np.nonzero((low > 0) | (high < 0))
     strong = (np.abs(value) > 0.6 * limit) & ~abstain[:, None]
-    dots = [("white" if strong[i, j] else "#777777" if abstain[i] else INK) for i, j in zip(sure_row, sure_column)]  # noqa: B905
-    ax.scatter(sure_column, sure_row, s=7, c=dots, lw=0)
+    colors = np.where(strong, "white", np.where(abstain[:, None], UNSURE, INK))[sure_row, sure_column]
+    ax.scatter(sure_column, sure_row, s=7, c=colors, lw=0)
     ax.set_xticks(np.arange(g), found[chosen], rotation=90)
     ax.set_yticks(np.arange(m), condition_names(conditions))
     tidy(ax)
@@ -118,11 +129,11 @@ def effects(
     ax.tick_params(axis="x", labelsize=7)
     ax.spines[:].set_visible(False)
     for label, silent in zip(ax.get_yticklabels(), abstain, strict=True):
-        label.set_color("#888888" if silent else INK)
-    bar = ax.get_figure().colorbar(image, ax=ax, pad=0.02, fraction=0.05, aspect=12)
+        label.set_color(UNSURE if silent else INK)
+    clipped = "both" if size.max(initial=0.0) > limit else "neither"
+    bar = cast(Figure, ax.get_figure()).colorbar(image, ax=ax, pad=0.02, fraction=0.05, aspect=12, extend=clipped)
     bar.set_label("predicted effect\n(log-normalized)", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    bar.outline.set_visible(False)
     handles: list[Line2D | Patch] = []
     if len(sure_row):
         handles.append(Line2D([], [], ls="", marker="o", ms=3, color=INK, label=SURE))
@@ -200,13 +211,13 @@ def effect_intervals(
     known = table[PERTURBATION].astype(str)
     if perturbation is None:
         if known.nunique() > 1:
-            raise ValueError(f"effects has {known.nunique()} perturbations: give one of {some(known.unique())}.")
+            raise ValueError(f"effects has {known.nunique()} perturbations: give one of {some(list(known.unique()))}.")
         perturbation = known.iloc[0]
     table = table[(known == perturbation).to_numpy()]
     if not len(table):
         raise ValueError(
             f"effects has no perturbation {perturbation!r}.{closest(perturbation, known.unique())} "
-            f"Found: {some(known.unique(), 8)}."
+            f"Found: {some(list(known.unique()), 8)}."
         )
     several = [key for key in keys[1:] if table[key].nunique() > 1]
     if several:
@@ -229,7 +240,7 @@ def effect_intervals(
 
     if ax is None:
         ax = plt.subplots(figsize=(4.6, max(1.3 + 0.2 * len(chosen), 2.2)), layout="constrained")[1]
-    color = np.where(sure, COLORS[0], "#9A9A9A")
+    color = np.where(sure, COLORS[0], UNSURE)
     ax.axvline(0, color=INK, lw=0.8, zorder=1)
     ax.add_collection(
         LineCollection(
@@ -241,15 +252,15 @@ def effect_intervals(
     if sure.any():
         handles.append(Line2D([], [], marker="o", ms=5, lw=2, color=COLORS[0], label=f"predicted, {SURE}"))
     if not sure.all():
-        handles.append(Line2D([], [], marker="o", ms=5, lw=2, color="#9A9A9A", label="predicted, interval includes 0"))
-    if measurement is not None:
+        handles.append(Line2D([], [], marker="o", ms=5, lw=2, color=UNSURE, label="predicted, interval includes 0"))
+    if measurement is not None:  # a little below, so that neither hides the other
         y = measurement[chosen]
         has = np.isfinite(y)
         inside = int(((low <= y) & (y <= high))[has].sum())
-        ax.scatter(y, place, s=26, marker="D", facecolor="white", edgecolor=COLORS[1], lw=1.2, zorder=4)
+        ax.scatter(y, place + 0.28, s=15, marker="D", facecolor="white", edgecolor=COLORS[1], lw=1.2, zorder=4)
         text = f"measured ({inside} of {int(has.sum())} inside)"
         handles.append(
-            Line2D([], [], ls="", marker="D", ms=5, mfc="white", mec=COLORS[1], mew=1.2, label=text),
+            Line2D([], [], ls="", marker="D", ms=4, mfc="white", mec=COLORS[1], mew=1.2, label=text),
         )
     ax.autoscale_view()
     ax.set_yticks(place, found[chosen])
@@ -287,7 +298,7 @@ def _matrix(values: pd.Series, row: np.ndarray, column: np.ndarray, shape: tuple
 
 def _positions(genes: Sequence[str], found: pd.Index) -> np.ndarray:
     asked = [genes] if isinstance(genes, str) else [str(g) for g in genes]
-    at = found.get_indexer(asked)
+    at = found.get_indexer(pd.Index(asked))
     missing = [g for g, i in zip(asked, at, strict=True) if i < 0]
     if missing or not asked:
         raise ValueError(

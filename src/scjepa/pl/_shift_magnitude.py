@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
 
 from scjepa._keys import Keys
 from scjepa.pl._effect_tables import check_effects, condition_names, condition_rows, measured, tidy_table
@@ -81,7 +83,7 @@ def shift_magnitude(
     methods = list(dict.fromkeys(lengths["method"]))
     for i, method in enumerate(methods):
         mine = (lengths["method"] == method).to_numpy()
-        text = f"{int(good[mine].sum())} of {int(mine.sum())} within {LOW}–{HIGH}"
+        text = f"{int(good[mine].sum())} of {int(mine.sum())} within {LOW}–{HIGH}, median {np.median(ratio[mine]):.2f}"
         ax.scatter(
             lengths["true"][mine],
             lengths["predicted"][mine],
@@ -95,7 +97,7 @@ def shift_magnitude(
     ax.set_xlim(0, top)
     ax.set_ylim(0, top)
     ax.set_aspect("equal")
-    ax.set_title(f"size of effects: median ratio {np.median(ratio):.2f}", fontsize=10, color=INK)
+    ax.set_title("size of effects", fontsize=10, color=INK)
     ax.set_xlabel("true effect length (L2 over genes, log-normalized)", fontsize=9)
     ax.set_ylabel("predicted effect length", fontsize=9)
     ax.legend(frameon=False, fontsize=8, loc="upper left", handletextpad=0.3)
@@ -105,6 +107,11 @@ def shift_magnitude(
     named = [i for i in np.argsort(-far, kind="stable") if not good[i]][: max(n_labels, 0)]
     x, y = (lengths[name].to_numpy() for name in ("true", "predicted"))
     _name_genes(ax, x, y, np.array(named, dtype=int), [str(lengths["condition"].iloc[i]) for i in named])
+    figure = cast(Figure, ax.get_figure(root=True))
+    for label in [t for t in ax.texts if isinstance(t, Annotation)]:  # a name beside its dot needs no line to it
+        near = Text.get_window_extent(label).padded(6 * figure.dpi / 72)
+        if label.arrow_patch is not None and near.contains(*ax.transData.transform(label.xy)):
+            label.arrow_patch.set_visible(False)
     finish(ax, save)
     return ax
 
@@ -117,7 +124,7 @@ def _of_effects(predicted: Any, true: pd.DataFrame) -> pd.DataFrame:
     row, conditions = condition_rows(table, keys)
     known = np.isfinite(y)
     squares = pd.DataFrame({"true": y**2, "predicted": table["effect"].to_numpy(dtype=float) ** 2})[known]
-    lengths = np.sqrt(squares.groupby(row[known]).sum())
+    lengths = squares.groupby(row[known]).sum() ** 0.5
     lengths = lengths[lengths["true"] > 0]  # without a true effect there is no ratio
     if not len(lengths):
         raise ValueError("true has no effect that differs from zero: there is no size to compare with.")

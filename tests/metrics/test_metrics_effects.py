@@ -6,9 +6,10 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.stats import pearsonr
+from scipy.spatial.distance import cosine as cosine_distance
+from scipy.stats import pearsonr, spearmanr
 
-from scjepa.metrics import l2, pearson_delta, shift_magnitude_ratio
+from scjepa.metrics import cosine, l2, log_fold_change, pearson_delta, shift_magnitude_ratio, spearman
 
 
 @pytest.fixture
@@ -76,10 +77,69 @@ def test_nan_in_nan_out():
 @pytest.mark.parametrize("metric", [l2, pearson_delta, shift_magnitude_ratio])
 @pytest.mark.parametrize("pred", [np.zeros(4), np.zeros((1, 5)), np.zeros(0)])
 def test_shapes_are_checked(metric, pred):
-    with pytest.raises(ValueError, match=r"has shape \(.*expected two vectors of one length"):
+    with pytest.raises(ValueError, match=r"has shape \(.*expected vectors of one length"):
         metric(pred, np.ones(5))
 
 
 def test_reference_shape_is_checked():
     with pytest.raises(ValueError, match=r"reference has shape \(2,\)"):
         pearson_delta(np.ones(5), np.ones(5), reference=np.ones(2))
+
+
+@pytest.mark.parametrize("metric", [l2, pearson_delta, shift_magnitude_ratio, cosine, spearman])
+def test_matrix_is_its_rows_and_a_vector_gives_a_float(metric):
+    rng = np.random.default_rng(2)
+    pred, true = rng.normal(size=(2, 4, 50))
+    pred[1] = 0.0
+    assert isinstance(metric(pred[0], true[0]), float)
+    assert metric(pred, true) == pytest.approx([metric(p, t) for p, t in zip(pred, true, strict=True)], nan_ok=True)
+
+
+def test_pearson_delta_takes_one_reference_or_one_per_condition():
+    rng = np.random.default_rng(3)
+    pred, true, references = rng.normal(size=(3, 4, 50))
+    one = [pearsonr(p - references[0], t - references[0]).statistic for p, t in zip(pred, true, strict=True)]
+    each = [pearsonr(p - r, t - r).statistic for p, t, r in zip(pred, true, references, strict=True)]
+    assert pearson_delta(pred, true, references[0]) == pytest.approx(one)
+    assert pearson_delta(pred, true, references) == pytest.approx(each)
+
+
+def test_spearman_agrees_with_scipy_with_ties():
+    rng = np.random.default_rng(4)
+    pred, true = rng.integers(0, 6, size=(2, 3, 40)).astype(float)
+    expected = [spearmanr(p, t).statistic for p, t in zip(pred, true, strict=True)]
+    assert spearman(pred, true) == pytest.approx(expected, abs=1e-12)
+    assert spearman(np.exp(pred), true) == pytest.approx(expected, abs=1e-12)
+
+
+def test_cosine_agrees_with_scipy_and_ignores_scale_only():
+    rng = np.random.default_rng(5)
+    pred, true = rng.normal(size=(2, 20))
+    assert cosine(pred, true) == pytest.approx(1 - cosine_distance(pred, true), abs=1e-12)
+    assert cosine(1e-150 * pred, 1e150 * true) == pytest.approx(cosine(pred, true), abs=1e-12)
+    assert cosine(pred, true + 100) != pytest.approx(cosine(pred, true), abs=1e-2)
+
+
+@pytest.mark.parametrize("metric", [cosine, spearman])
+def test_no_direction_is_nan_without_warnings(metric):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(metric(np.zeros(5), np.arange(5.0)))
+        assert np.isnan(metric(np.arange(5.0), np.zeros(5)))
+        assert np.isnan(metric([1.0, np.nan, 2.0], [1.0, 2.0, 3.0]))
+
+
+def test_log_fold_change_by_hand_and_by_condition():
+    assert log_fold_change([0.9, 0.4], [0.4, 0.9], pseudocount=0.1).tolist() == pytest.approx([1.0, -1.0])
+    means, controls = np.random.default_rng(6).uniform(size=(2, 3, 4))
+    assert log_fold_change(means, controls)[2] == pytest.approx(log_fold_change(means[2], controls[2]))
+    assert log_fold_change(means, means[0])[0] == pytest.approx(np.zeros(4))
+
+
+def test_log_fold_change_input_is_checked():
+    with pytest.raises(ValueError, match=r"control_mean has shape \(2,\): expected \(3,\)"):
+        log_fold_change(np.ones(3), np.ones(2))
+    with pytest.raises(ValueError, match="pseudocount=0: expected a positive number"):
+        log_fold_change(np.ones(3), np.ones(3), pseudocount=0)
+    with pytest.raises(ValueError, match="found a mean of -1: .*clip predictions below zero"):
+        log_fold_change([-1.0, 2.0], [0.0, 0.0])

@@ -120,7 +120,13 @@ class JEPATrainingPlan(pl.LightningModule):
         if self._trainer is not None:  # several processes share the cells: fewer steps each than were counted before
             total = max(int(min(total, self.trainer.estimated_stepping_batches)), 1)
         optimizer = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=c.lr, weight_decay=c.weight_decay, betas=c.betas, eps=c.eps
+            [g for g in groups if g["params"]],
+            lr=c.lr,
+            weight_decay=c.weight_decay,
+            betas=c.betas,
+            eps=c.eps,
+            # one pass over all parameters; on a GPU it would not go with clipping under mixed precision
+            fused=all(p.device.type == "cpu" for _, p in named) or None,
         )
         if c.schedule == "onecycle":
             # total + 1: the scheduler is stepped once more after the last batch

@@ -73,6 +73,12 @@ class _Batches(pl.LightningDataModule):
         self.train_idx, self.val_idx, self.test_idx = split
         self.n_train, self.n_val = len(split.train), len(split.validation)
 
+    def transfer_batch_to_device(
+        self, batch: dict[str, torch.Tensor], device: torch.device, dataloader_idx: int
+    ) -> dict[str, torch.Tensor]:
+        """Move a batch; Lightning looks for tensors in anything that may hold some, which takes longer than a small step."""
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.stage.train, batch_size=None)
 

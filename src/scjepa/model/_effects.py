@@ -16,7 +16,7 @@ from scjepa._types import FloatArray
 from scjepa.baselines import Baseline, KernelEffect
 from scjepa.baselines._base import condition_keys
 from scjepa.baselines._support import left_out_predictions, left_together, rows_like
-from scjepa.data import ConditionTable, aligned, control_cells
+from scjepa.data import aligned, control_cells
 from scjepa.model._conformal import Calibration, calibrate
 from scjepa.model._predict import PredictionMixin, Question
 

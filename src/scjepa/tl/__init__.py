@@ -1,7 +1,22 @@
 """Evaluation of predictions by any tool: AnnData in, tidy DataFrames out (also written to ``uns``)."""
 
+from scjepa.tl._cell_eval import to_cell_eval
+from scjepa.tl._deg_recovery import deg_recovery
+from scjepa.tl._embedding_metrics import embedding_metrics
 from scjepa.tl._evaluate import evaluate
+from scjepa.tl._linear_probe import linear_probe
+from scjepa.tl._pathways import pathway_consistency
 from scjepa.tl._split import split
 from scjepa.tl._summary import format_scores, summarize_scores
 
-__all__ = ["evaluate", "format_scores", "split", "summarize_scores"]
+__all__ = [
+    "deg_recovery",
+    "embedding_metrics",
+    "evaluate",
+    "format_scores",
+    "linear_probe",
+    "pathway_consistency",
+    "split",
+    "summarize_scores",
+    "to_cell_eval",
+]

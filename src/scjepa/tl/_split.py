@@ -97,7 +97,7 @@ def split(
         - ``"unseen_cell"``: a share of the perturbed cells of each condition.
         - ``"gears_simulation"``: the split of that name in GEARS, the same conditions for the same seed (if labels are
           written as there). ``test_size`` is the share of unseen genes and of fully seen combinations in the test;
-          the same is done again with ``validation_size``. GEARS reports its four ``group``\\ s one by one.
+          the same is done again with ``validation_size``. GEARS reports each ``group`` alone.
         - ``"perturbench_transfer"``: PerturBench's covariate transfer: perturbations measured in several contexts are
           held out in one or two of them, up to a share of ``test_size + validation_size`` of each context.
         - ``"perturbench_combination"``: PerturBench's combination task: this share of the combinations of each context
@@ -144,7 +144,7 @@ def split(
     >>> adata = anndata.AnnData(np.ones((14, 1)), obs=pd.DataFrame({"p": labels}, index=[f"c{i}" for i in range(14)]))
     >>> table = split(adata, "unseen_combination_2", perturbation_key="p", test=["C+A"])
     >>> table[table["split"] != "train"][["perturbation", "split", "n_cells", "group"]].values.tolist()
-    [['A+C', 'test', 2, 'combo_seen2'], ['B+C', 'validation', 2, 'combo_seen2']]
+    [['A+B', 'validation', 2, 'combo_seen2'], ['A+C', 'test', 2, 'combo_seen2']]
     >>> adata.obs.loc[adata.obs["p"] == "A+C", "split"].tolist()
     ['test', 'test']
     """
@@ -233,29 +233,30 @@ def _conditions(
         raise ValueError("kind='unseen_dose' needs dose_key: the obs column of doses.")
     column = require_labels(obs, perturbation_key, "perturbation_key")
     parsed = parse_labels(sorted(set(column)), control, separator)
-    if () not in parsed.values():
-        require_member(control, parsed, "control", where=f"adata.obs[{perturbation_key!r}]")
+    require_member(control, [label.strip() for label in parsed], "control", where="the perturbation labels")
     labels: dict[Action, str] = {}
     for label, action in parsed.items():
         labels.setdefault(action, label)
-    action = column.map(parsed).to_numpy()
-    frame = pd.DataFrame({"action": action})
+    known = sorted(labels)
+    number = {action: i for i, action in enumerate(known)}
+    perturbed = column.map({label: bool(action) for label, action in parsed.items()}).to_numpy(dtype=bool)
+    if not perturbed.any():
+        raise ValueError(f"adata has no perturbed cells: every label in obs[{perturbation_key!r}] is a control.")
+    obs, column = obs[perturbed], column[perturbed]  # controls need no dose
+    frame = pd.DataFrame({"action": column.map({label: number[action] for label, action in parsed.items()}).to_numpy()})
     frame["context"] = SINGLE_CONTEXT
     if context_key is not None:
         frame["context"] = require_labels(obs, context_key, "context_key").to_numpy()
     frame["dose"] = 0.0 if dose_key is None else require_numbers(obs, dose_key, "dose_key", minimum=0)
-    perturbed = frame["action"].map(bool).to_numpy(dtype=bool)
-    if not perturbed.any():
-        raise ValueError(f"adata has no perturbed cells: every label in obs[{perturbation_key!r}] is a control.")
-    groups = frame[perturbed].groupby(["action", "context", "dose"], sort=True, observed=True)
-    of = np.full(len(frame), -1)
-    of[perturbed] = groups.ngroup().to_numpy()
-    keys = list(groups.groups)
+    of = np.full(len(perturbed), -1)
+    of[perturbed] = frame.groupby(["action", "context", "dose"], sort=True).ngroup().to_numpy()
+    distinct = frame.drop_duplicates().sort_values(["action", "context", "dose"])
+    actions = [known[i] for i in distinct["action"]]
     return _Conditions(
-        [k[0] for k in keys],
-        [labels[k[0]] for k in keys],
-        np.array([k[1] for k in keys], dtype=object),
-        None if dose_key is None else np.array([k[2] for k in keys], dtype=float),
+        actions,
+        [labels[action] for action in actions],
+        distinct["context"].to_numpy(dtype=object),
+        None if dose_key is None else distinct["dose"].to_numpy(dtype=float),
         of,
     )
 

@@ -115,7 +115,7 @@ def _grow(
 def gears_simulation(labels: dict[Action, str], sizes: tuple[float, float], seed: int) -> dict[Action, str]:
     """Repeat the simulation split of GEARS, with its random numbers, for test and then for validation."""
     train, test = _simulate(labels, 1 - sizes[0], seed)
-    out = {a: TEST for a in test}
+    out = dict.fromkeys(test, TEST)
     if sizes[1] > 0:
         train, validation = _simulate({a: labels[a] for a in train}, 1 - sizes[1], seed)
         out.update(dict.fromkeys(validation, VALIDATION))
@@ -128,7 +128,8 @@ def _simulate(labels: dict[Action, str], keep: float, seed: int) -> tuple[list[A
     # GEARS seeds numpy's old generator before each of the two draws
     kept = set(np.random.RandomState(seed).choice(genes, int(len(genes) * keep), replace=False))
     combos = sorted((a for a in labels if len(a) > 1 and kept.issuperset(a)), key=labels.__getitem__)
-    chosen = np.random.RandomState(seed).choice(len(combos), int(len(combos) * keep), replace=False) if combos else []
+    n = int(len(combos) * keep)
+    chosen: list[int] = np.random.RandomState(seed).choice(len(combos), n, replace=False).tolist() if combos else []
     train = {a for a in labels if len(a) == 1 and kept.issuperset(a)} | {combos[i] for i in chosen}
     return [a for a in labels if a in train], [a for a in labels if a not in train]
 
@@ -144,12 +145,12 @@ def perturbench(
     """Hold out conditions per context as PerturBench does, and deal them to test and validation, context by context."""
     share = sizes[0] + sizes[1]
     held = _combinations(actions, contexts, share, rng) if combinations else _transfer(actions, contexts, share, rng)
-    held = rng.permutation(np.array(sorted(held), dtype=int))
-    held = held[np.argsort(contexts[held].astype(str), kind="stable")]
+    mixed = rng.permutation(np.array(sorted(held), dtype=int))
+    mixed = mixed[np.argsort(contexts[mixed].astype(str), kind="stable")]
     # dealt evenly along the contexts, so that each has its share of both
-    steps = np.floor(np.arange(len(held) + 1) * sizes[0] / share + 0.5)
+    steps = np.floor(np.arange(len(mixed) + 1) * sizes[0] / share + 0.5)
     parts = np.full(len(actions), TRAIN, dtype=object)
-    parts[held] = np.where(np.diff(steps) > 0, TEST, VALIDATION)
+    parts[mixed] = np.where(np.diff(steps) > 0, TEST, VALIDATION)
     return parts.astype(str)
 
 

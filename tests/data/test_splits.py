@@ -218,3 +218,34 @@ def test_held_out_conditions_mask() -> None:
     named = [(a, c) for a, c in zip(groups.actions, groups.contexts, strict=True)]
     assert [named[i] for i in np.flatnonzero(mask)] == [(("A",), "x"), (("C",), "CD34+"), (("C",), "x")]
     assert not held_out_conditions(groups, []).any()
+
+
+def ready(words: dict[str, str], **options) -> tuple[pd.DataFrame, Split]:
+    obs, groups = screen()
+    obs["split"] = obs["donor"].map(words)
+    return obs, split_cells(obs, groups, split_by="split", **options)
+
+
+@pytest.mark.parametrize("valid", ["validation", "valid", "val"])
+@pytest.mark.parametrize("test", ["test", "ood", "unused"])
+def test_a_ready_split_is_taken_at_its_word(valid: str, test: str) -> None:
+    obs, got = ready({"d0": "train", "d1": valid, "d2": test})
+    for part, donor in zip(got, ("d0", "d1", "d2"), strict=True):
+        assert set(obs["donor"].iloc[part]) == {donor}
+        assert len(part) == (obs["donor"] == donor).sum()
+
+
+def test_holdout_is_added_to_a_ready_split() -> None:
+    obs, got = ready({"d0": "train", "d1": "validation", "d2": "train"}, holdout=["A"])
+    assert (obs["p"].iloc[got.test] == "A").all() and len(got.test) == (obs["p"] == "A").sum()
+    assert set(obs["donor"].iloc[got.validation]) == {"d1"}
+
+
+def test_a_column_with_other_words_is_one_of_categories() -> None:
+    obs, got = ready({"d0": "train", "d1": "test", "d2": "batch 7"}, train_size=0.67)
+    assert len(got.validation) and obs["split"].iloc[got.validation].nunique() == 1
+
+
+def test_a_ready_split_has_no_sizes() -> None:
+    with pytest.raises(ValueError, match=r"says of every cell whether it trains: leave train_size"):
+        ready({"d0": "train", "d1": "test", "d2": "test"}, train_size=0.5)

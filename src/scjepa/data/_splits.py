@@ -62,6 +62,14 @@ def _entries(holdout: Holdout | None, contexts: np.ndarray | None) -> list:
     return entries
 
 
+PARTS = {
+    "train": "train",
+    **dict.fromkeys(["validation", "valid", "val"], "validation"),
+    **dict.fromkeys(["test", "ood", "unused"], "test"),
+}
+"""What a column that holds a ready split may say of a cell, and which part that means."""
+
+
 def held_out_conditions(
     groups: CellGroups, holdout: Holdout, *, control: str = "control", separator: str = "+"
 ) -> np.ndarray:
@@ -140,7 +148,9 @@ def split_cells(
     split_by
         ``"cell"``: validation cells are drawn from all cells, by default none. ``"condition"``: validation
         conditions (all their perturbed cells), by default a fifth. Any other string is a column of ``obs``: whole
-        categories validate; when it is the context column only their perturbed cells do, the controls stay.
+        categories validate; when it is the context column only their perturbed cells do, the controls stay. A column
+        that says ``"train"``, ``"validation"``, ``"test"`` (or ``"unused"``) of every cell, as
+        :func:`scjepa.tl.split` writes it, is taken at its word.
     holdout
         What is never touched: see :func:`held_out_conditions`; with an ``obs`` column in ``split_by`` the entries
         may also be categories of it.
@@ -197,9 +207,17 @@ def split_cells(
             )
         for i in np.flatnonzero(held_out_conditions(groups, rest, control=control, separator=separator)):
             test[groups.cells[i]] = True
-    share, valid_share = fractions(train_size, validation_size, default=1.0 if split_by == "cell" else 0.8)
     validation = np.zeros(n, bool)
-    if split_by == "cell":
+    given = values is not None and "train" in values and set(values) <= set(PARTS)
+    if given and not (train_size is None and validation_size is None):
+        raise ValueError(
+            f"adata.obs[{split_by!r}] says of every cell whether it trains: leave train_size and validation_size out."
+        )
+    share, valid_share = fractions(train_size, validation_size, default=1.0 if split_by == "cell" or given else 0.8)
+    if given:
+        validation = np.isin(values, [v for v, part in PARTS.items() if part == "validation"]) & ~test
+        test |= np.isin(values, [v for v, part in PARTS.items() if part == "test"])
+    elif split_by == "cell":
         units = np.flatnonzero(~test)
         order = rng.permutation(len(units))
         n_valid = round(valid_share * len(units))

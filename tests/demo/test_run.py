@@ -31,7 +31,8 @@ def test_a_run_writes_everything_and_trains_without_the_held_out(fake, counts, t
     perturbed = sorted(set(table["perturbation"]) - {"control"})
     assert fake.calls["setup"] == {"perturbation_key": "perturbation", "control": "control", "context_key": "context",
                                    "batch_key": "batch"}  # fmt: skip
-    assert fake.calls["train"] == {"max_epochs": 3, "seed": 5, "holdout": [(p, "K562") for p in perturbed]}
+    wanted = {"max_epochs": 3, "seed": 5, "holdout": [(p, "K562") for p in perturbed], "enable_progress_bar": False}
+    assert fake.calls["train"] == wanted  # no bar: the output is not a terminal
     predicted = ad.read_h5ad(out / "predictions.h5ad")
     assert set(predicted.obs["perturbation"]) == set(perturbed)
     assert set(predicted.obs["context"]) == {"K562"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -62,7 +63,12 @@ def run(args: argparse.Namespace, results: Results) -> None:
     # networks this small wait for their threads longer than they compute, above all on a busy machine; set here
     # because scanpy's compiled functions raise the number for all of OpenMP
     torch.set_num_threads(1)
-    model.train(max_epochs=args.max_epochs, holdout=[c if c[1] else c[0] for c in held], seed=args.seed)
+    model.train(
+        max_epochs=args.max_epochs,
+        holdout=[c if c[1] else c[0] for c in held],
+        seed=args.seed,
+        enable_progress_bar=sys.stderr.isatty(),  # in a log file a bar is thousands of lines
+    )
     with results.write("model") as path:
         model.save(str(path))
     with results.write("history.png") as path:

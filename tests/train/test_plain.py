@@ -1,37 +1,69 @@
-"""The loop without a trainer: it learns, repeats itself, and leaves alone what its objective does not train."""
+"""The loop without a trainer: copies learn what their batches say, repeat themselves, and leave the module alone."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from scjepa.data import ConditionSampler, EmbeddingCache, SetBatches, group_cells
 from scjepa.module import SETS, ActionSpec, JEPAModule
-from scjepa.train import PlanConfig, seeded, train_plainly
+from scjepa.train import PlanConfig, seeded, train_side_by_side
 
 
-def trained(epochs: int) -> tuple[JEPAModule, SetBatches]:
+def batches(effect: float, steps: int = 10) -> SetBatches:
+    """Control cells around zero; A moves them by ``effect`` in every coordinate, B does nothing."""
     labels = np.repeat(["control", "A", "B"], 40)
     z = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
-    z[40:80] += 3  # what A does
+    z[40:80] += effect
     groups = group_cells(labels, control="control", separator="+")
     actions = np.array([[name in action for name in "AB"] for action in groups.actions], dtype=np.float32)
-    batches = SetBatches(ConditionSampler(groups, n_sets=2, set_size=16), EmbeddingCache(z), actions, steps=10)
+    return SetBatches(ConditionSampler(groups, n_sets=2, set_size=16), EmbeddingCache(z), actions, steps=steps)
+
+
+def module() -> JEPAModule:
     with seeded(0):
-        module = JEPAModule(6, actions=ActionSpec(2), n_latent=3, n_modules=2, n_pcs=4, n_ensemble=1)
-    before = {k: v.clone() for k, v in module.state_dict().items()}
+        return JEPAModule(6, actions=ActionSpec(2), n_latent=3, n_modules=2, n_pcs=4, n_ensemble=1)
+
+
+def shifts(effects: list[float], config: PlanConfig, epochs: int = 15) -> list[torch.Tensor]:
+    start = module()
+    before = {k: v.clone() for k, v in start.state_dict().items()}
     with seeded(1):
-        train_plainly(module, SETS, PlanConfig(lr=5e-3, gradient_clip=1.0), batches, epochs)
-    changed = {k.split(".")[0] for k, v in module.state_dict().items() if not torch.equal(v, before[k])}
-    assert changed == {"predictors"}
-    assert not module.training
-    return module, batches
+        trained = train_side_by_side(start, SETS, config, [batches(e) for e in effects], epochs)
+    assert all(torch.equal(v, before[k]) for k, v in start.state_dict().items())
+    assert not start.training
+    out = []
+    for weights in trained:
+        assert {name.split(".")[0] for name in weights} == {"predictors"}
+        start.load_state_dict(weights, strict=False)
+        out.append(start.shift(torch.zeros(2, 20, 4), torch.eye(2)).mean(1))
+    return out
 
 
-def test_it_learns_and_repeats_itself() -> None:
-    module, _ = trained(15)
-    shift = module.shift(torch.zeros(2, 20, 4), torch.eye(2)).mean(1)
-    assert float((shift[0] - 3).abs().max()) < 0.8
-    assert float(shift[1].abs().max()) < 0.8
-    again, _ = trained(15)
-    assert torch.equal(again.shift(torch.zeros(2, 20, 4), torch.eye(2)).mean(1), shift)
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_each_copy_learns_from_its_own_batches(clip: float) -> None:
+    config = PlanConfig(lr=5e-3, gradient_clip=clip)
+    for effect, shift in zip((3.0, -2.0), shifts([3.0, -2.0], config), strict=True):
+        assert float((shift[0] - effect).abs().max()) < 0.8
+        assert float(shift[1].abs().max()) < 0.8
+
+
+def test_same_seed_same_numbers() -> None:
+    one, other = (shifts([3.0, -2.0], PlanConfig(lr=5e-3), epochs=3) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_without_noise_company_changes_nothing() -> None:
+    """A copy learns the same alone as beside others, apart from the random numbers it is given."""
+    start = module()
+    start.objectives[SETS].noise = 0.0
+    alone = train_side_by_side(start, SETS, PlanConfig(), [batches(3.0)], 2)
+    both = train_side_by_side(start, SETS, PlanConfig(), [batches(3.0), batches(-2.0)], 2)
+    for name, values in alone[0].items():
+        torch.testing.assert_close(values, both[0][name], atol=1e-5, rtol=1e-4)
+
+
+def test_streams_of_different_length_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"epochs of \[5, 10\] batches: expected"):
+        train_side_by_side(module(), SETS, PlanConfig(), [batches(1.0), batches(1.0, steps=5)], 1)

@@ -214,7 +214,7 @@ def split_cells(
             f"adata.obs[{split_by!r}] says of every cell whether it trains: leave train_size and validation_size out."
         )
     share, valid_share = fractions(train_size, validation_size, default=1.0 if split_by == "cell" or given else 0.8)
-    if given:
+    if given and values is not None:
         validation = np.isin(values, [v for v, part in PARTS.items() if part == "validation"]) & ~test
         test |= np.isin(values, [v for v, part in PARTS.items() if part == "test"])
     elif split_by == "cell":

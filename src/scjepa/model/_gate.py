@@ -14,8 +14,8 @@ from scjepa.baselines import Baseline, KernelEffect
 from scjepa.baselines._base import table_state
 from scjepa.data import CellGroups, ConditionTable, EmbeddingCache, ExpressionMatrix
 from scjepa.model._perturb_training import PREDICTOR_PLAN, STEPS_PER_EPOCH, PerturbTrainingMixin
-from scjepa.module import SETS
-from scjepa.train import PlanConfig, epochs_for, seeded, train_plainly
+from scjepa.module import SETS, JEPAModule
+from scjepa.train import PlanConfig, epochs_for, seeded, train_side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ LEAST_GATE = 0.2
 """Smaller gates are closed: what they buy is less than what is known of them."""
 FEW = 5
 """With fewer left-out conditions the anchors' own left-out errors decide whether the network is asked in known contexts."""
+SETS_PER_STEP = 4
+"""Conditions per step, as in the training of the predictor."""
 MAX_CONTROLS = 256
 """Controls whose mean shift stands for a condition."""
 CLASSES = ("combination", "single", "context")
@@ -40,6 +42,35 @@ class Evidence(NamedTuple):
     unit: str
     missing: FloatArray
     added: FloatArray
+
+
+class Fold(NamedTuple):
+    """One way of leaving conditions out; effects in coordinates.
+
+    Attributes
+    ----------
+    left
+        ``(n,)`` mask of the training conditions left out.
+    rows
+        Which of those left out are compared.
+    classes
+        Class of question of each one left out.
+    trained
+        Names that remain.
+    fitted
+        In-sample predictions, of the remaining conditions, by the anchor that the network corrects.
+    full, base, truth
+        Effects of those left out: by the anchor, by the one that the network corrects, and measured.
+    """
+
+    left: np.ndarray
+    rows: np.ndarray
+    classes: np.ndarray
+    trained: set[str]
+    fitted: FloatArray
+    full: FloatArray
+    base: FloatArray
+    truth: FloatArray
 
 
 def weigh(evidence: list[Evidence]) -> float:
@@ -129,10 +160,7 @@ class GateMixin(PerturbTrainingMixin):
         if wanted != "auto" or self.anchor_ is None:
             self.gates_ = dict.fromkeys(CLASSES, 1.0 if wanted == "auto" else float(wanted))
             return
-        evidence: list[Evidence] = []
-        cache = self._cache(matrix)
-        for number, (_, left) in enumerate(gate_folds(self._table)):
-            evidence += self._left_out_evidence(cache, known, left, max_epochs, plan_kwargs, seed + 1 + number)
+        evidence = self._left_out_evidence(self._cache(matrix), known, max_epochs, plan_kwargs, seed)
         judged = {cls: sum(e.cls == cls for e in evidence) for cls in CLASSES}
         self.gates_ = {cls: weigh([e for e in evidence if e.cls == cls]) for cls in CLASSES}
         for cls in ("combination", "single"):
@@ -160,53 +188,65 @@ class GateMixin(PerturbTrainingMixin):
         return bool(own < 0.95 * shared)
 
     def _left_out_evidence(
-        self,
-        cache: EmbeddingCache,
-        known: CellGroups,
-        left: np.ndarray,
-        max_epochs: int | None,
-        plan_kwargs: dict | None,
-        seed: int,
+        self, cache: EmbeddingCache, known: CellGroups, max_epochs: int | None, plan_kwargs: dict | None, seed: int
     ) -> list[Evidence]:
-        """Train a network on the conditions that are not ``left`` out, and compare it with the anchor on those."""
-        keep = self._table.rows(~left)
-        anchors = [self._refitted(anchor, keep) for anchor in (self.anchor_, self.base_anchor_)]
-        question = self._table.rows(left)
-        full, base = (self._in_coordinates(anchor.effects(question)) for anchor in anchors)
-        truth = self._in_coordinates(question.effects)
-        trained = {name for action in keep.actions for name in action}
-        classes = classes_of(question, keep.contexts.astype(str), trained)
-        rows = np.flatnonzero(np.isfinite(full).all(1) & np.isfinite(base).all(1) & (classes != ""))
-        if not len(rows):
-            return []
+        """Leave conditions out, train networks on the others, and compare them with the anchor on those left out."""
+        folds = [f for f in (self._fold(left) for _, left in gate_folds(self._table)) if len(f.rows)]
         module = self._build_module().to(self.device)
         module.space.load_state_dict(self.module.space.state_dict())
         module.predictors = module.predictors[:1]
-        train = known.rows(~left)
-        steps = max(STEPS_PER_EPOCH, -(-len(train) // 4))
-        shift = self._in_coordinates(np.nan_to_num(anchors[1].fitted_effects()))
-        batches = self._set_batches(cache, train, shift, steps=steps, seed=seed)
         config = PlanConfig.from_kwargs(PREDICTOR_PLAN, plan_kwargs)
-        epochs = min(max_epochs or epochs_for(GATE_STEPS, steps), epochs_for(GATE_STEPS, steps))
-        with seeded(seed):
-            train_plainly(module, SETS, config, batches, epochs)
-        asked, rng = known.rows(left), np.random.default_rng(seed)
-        question_batches = self._set_batches(cache, asked, None, steps=1).per_condition
+        alike: dict[int, list[int]] = {}  # networks are trained together when their batches have the same shape
+        for number, fold in enumerate(folds):
+            alike.setdefault(min(int((~fold.left).sum()), SETS_PER_STEP), []).append(number)
+        evidence: list[tuple[int, list[Evidence]]] = []
+        for numbers in alike.values():
+            most = max(int((~folds[n].left).sum()) for n in numbers)
+            steps = max(STEPS_PER_EPOCH, -(-most // SETS_PER_STEP))
+            epochs = epochs_for(GATE_STEPS, steps)
+            batches = [
+                self._set_batches(cache, known.rows(~folds[n].left), folds[n].fitted, steps=steps, seed=seed + 1 + n)
+                for n in numbers
+            ]
+            with seeded(seed + 1 + numbers[0]):
+                trained = train_side_by_side(module, SETS, config, batches, min(max_epochs or epochs, epochs))
+            for n, weights in zip(numbers, trained, strict=True):
+                module.load_state_dict(weights, strict=False)
+                evidence.append((n, self._compare(module, cache, known, folds[n], seed + 1 + n)))
+        return [row for _, rows in sorted(evidence, key=lambda pair: pair[0]) for row in rows]
+
+    def _fold(self, left: np.ndarray) -> Fold:
+        """Fit the anchors to the conditions that are not ``left`` out, and ask them for those that are."""
+        keep, question = self._table.rows(~left), self._table.rows(left)
+        full, base = (self._refitted(anchor, keep) for anchor in (self.anchor_, self.base_anchor_))
+        trained = {name for action in keep.actions for name in action}
+        classes = classes_of(question, keep.contexts.astype(str), trained)
+        effects = [self._in_coordinates(e) for e in (full.effects(question), base.effects(question), question.effects)]
+        answered = np.isfinite(effects[0]).all(1) & np.isfinite(effects[1]).all(1)
+        fitted = self._in_coordinates(np.nan_to_num(base.fitted_effects()))
+        return Fold(left, np.flatnonzero(answered & (classes != "")), classes, trained, fitted, *effects)
+
+    def _compare(
+        self, module: JEPAModule, cache: EmbeddingCache, known: CellGroups, fold: Fold, seed: int
+    ) -> list[Evidence]:
+        """Return what the anchor misses of the conditions left out, and what the network adds to it."""
+        asked, rng = known.rows(fold.left), np.random.default_rng(seed)
+        told_of = self._set_batches(cache, asked, None, steps=1).per_condition
+        seen = torch.tensor([[float(name in fold.trained) for name in self.actions_]], device=self.device)
         out = []
-        for i in rows:
+        for i in fold.rows:
             cells = asked.controls[str(asked.contexts[i])]
             cells = np.sort(rng.choice(cells, min(MAX_CONTROLS, len(cells)), replace=False))
-            told = {k: v[[i]].to(self.device) for k, v in question_batches.items() if v is not None}
-            told["actions"] = told["actions"] * torch.tensor(
-                [[float(name in trained) for name in self.actions_]], device=self.device
-            )
+            told = {k: v[[i]].to(self.device) for k, v in told_of.items() if v is not None}
+            told["actions"] = told["actions"] * seen
             state = {k: v[None].to(self.device) for k, v in cache.gather(cells).items()}
             with torch.inference_mode():
                 move = module.shift(module.state(state["z"], state.get("h")), **told)[0].mean(0).cpu().numpy()
-            unit = "+".join(question.actions[i])
-            if classes[i] != "combination":  # a combination is left out in all contexts at once
-                unit = f"{unit} in {question.contexts[i]}"
-            out.append(Evidence(str(classes[i]), unit, truth[i] - full[i], base[i] + move - full[i]))
+            unit = "+".join(asked.actions[i])
+            if fold.classes[i] != "combination":  # a combination is left out in all contexts at once
+                unit = f"{unit} in {asked.contexts[i]}"
+            added = fold.base[i] + move - fold.full[i]
+            out.append(Evidence(str(fold.classes[i]), unit, fold.truth[i] - fold.full[i], added))
         return out
 
     def _in_coordinates(self, effects: FloatArray) -> FloatArray:

@@ -1,7 +1,7 @@
 """Training: the plan, the callbacks, and stages run on scvi-tools' trainer."""
 
 from scjepa.train._callbacks import BestWeights, CollapseMonitor
-from scjepa.train._plain import train_plainly
+from scjepa.train._plain import train_side_by_side
 from scjepa.train._plan import JEPATrainingPlan, PlanConfig
 from scjepa.train._resume import Checkpoints, describe, digest
 from scjepa.train._rows import OnlyRows
@@ -33,5 +33,5 @@ __all__ = [
     "record_split",
     "run_stage",
     "seeded",
-    "train_plainly",
+    "train_side_by_side",
 ]

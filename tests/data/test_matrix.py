@@ -170,3 +170,50 @@ def test_shift_by_hand() -> None:
     np.testing.assert_allclose(shift_cells(cells, np.array([-1, 0.5, -2])), [[0, 1.5, 0], [2, 3.5, 0]])
     np.testing.assert_array_equal(cells, before)
     np.testing.assert_array_equal(shift_cells(cells, np.zeros(3)), cells)
+
+
+def screen_like(n: int = 400, genes: int = 60, seed: int = 3) -> np.ndarray:
+    """Log-normalised cells of negative binomial counts, many of them zero; the last gene is never expressed."""
+    rng = np.random.default_rng(seed)
+    x = rng.poisson(rng.gamma(2, 1, (n, genes)) / 2 * rng.gamma(0.5, 1, genes) * rng.lognormal(0, 0.3, (n, 1)))
+    x[:, -1] = 0
+    return np.log1p(1e4 * x / np.maximum(x.sum(1, keepdims=True), 1)).astype(np.float32)
+
+
+def test_a_shift_leaves_about_as_many_zeros_as_real_cells_have() -> None:
+    cells = screen_like()
+    count = np.expm1(cells).mean(0)[:-1]
+    for fold in (1.5, 4.0):
+        zeros = (cells[:, :-1] == 0).mean(0)
+        target = np.log1p(count * fold)
+        shift = np.append(target - np.log1p(count), 0.0)
+        moved = shift_cells(cells, shift)
+        np.testing.assert_allclose(moved.mean(0), np.maximum(cells.mean(0) + shift, 0), atol=1e-4)
+        left = (moved[:, :-1] == 0).mean(0)
+        assert (left <= zeros).all() and (left[zeros > 0.3] > 0).all()
+        assert left.mean() < zeros.mean() - 0.02 and left.mean() > 0.5 * zeros.mean()
+
+
+def test_zeros_that_stay_do_not_depend_on_the_order_of_cells_or_genes() -> None:
+    cells, rng = screen_like(), np.random.default_rng(0)
+    shift = rng.normal(0.1, 0.4, cells.shape)
+    rows, genes = rng.permutation(len(cells)), rng.permutation(cells.shape[1])
+    moved = shift_cells(cells, shift)
+    np.testing.assert_allclose(shift_cells(cells[rows], shift[rows]), moved[rows], atol=1e-5)
+    np.testing.assert_allclose(shift_cells(cells[:, genes], shift[:, genes]), moved[:, genes], atol=1e-5)
+
+
+def test_cells_that_no_gene_asks_to_move_stay() -> None:
+    cells = screen_like()
+    np.testing.assert_allclose(shift_cells(cells, np.zeros(60)), cells, atol=1e-5)
+    down = shift_cells(cells, np.full(60, -0.2))
+    assert (down[cells == 0] == 0).all()  # lowering a gene never makes a cell express it
+    np.testing.assert_allclose(down.mean(0), np.maximum(cells.mean(0) - 0.2, 0), atol=1e-5)
+
+
+def test_a_gene_that_no_control_expresses_appears_in_few_cells() -> None:
+    cells = screen_like()
+    moved = shift_cells(cells, np.append(np.zeros(59), 0.3))[:, -1]
+    one = np.median([row[row > 0].min() for row in cells])
+    assert moved.mean() == pytest.approx(0.3, abs=1e-5)
+    assert (moved > 0).sum() == pytest.approx(0.3 * 400 / one, rel=0.2)

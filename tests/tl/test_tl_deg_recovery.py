@@ -9,7 +9,16 @@ import pytest
 import scanpy as sc
 import scipy.sparse as sp
 
-from scjepa.tl import deg_recovery
+from scjepa import tl
+from scjepa.baselines import Additive, NoChange
+from scjepa.data import shift_cells
+from scjepa.metrics import de_overlap
+from scjepa.tl._ceiling import split_in_halves
+
+
+def deg_recovery(pred, real, **kwargs):
+    """Without baselines and ceiling, unless they are asked for."""
+    return tl.deg_recovery(pred, real, **{"baselines": None, "ceiling": False, **kwargs})
 
 
 def profiles(rows: dict[str, list[float]]) -> ad.AnnData:
@@ -18,8 +27,8 @@ def profiles(rows: dict[str, list[float]]) -> ad.AnnData:
     return ad.AnnData(np.log1p(np.array(list(rows.values()), dtype=float)), obs=obs)
 
 
-def values(table, definition="fold_change", perturbation="A") -> dict[str, float]:
-    rows = table[(table.definition == definition) & (table.perturbation == perturbation)]
+def values(table, definition="fold_change", perturbation="A", method="model") -> dict[str, float]:
+    rows = table[(table.definition == definition) & (table.perturbation == perturbation) & (table.method == method)]
     return rows.set_index("metric")["value"].to_dict()
 
 
@@ -76,9 +85,9 @@ def cells() -> ad.AnnData:
     return ad.AnnData(sp.csr_matrix(np.log1p(x.astype(np.float32)) * 0.9), obs=obs)
 
 
-@pytest.mark.parametrize("method", ["wilcoxon", "t-test"])
+@pytest.mark.parametrize("method", ["wilcoxon", "t-test", "t-test_overestim_var"])
 def test_test_definition_counts_what_scanpy_finds(cells, method):
-    table = deg_recovery(cells[60:].copy(), cells, perturbation_key="p", method=method, top_k=[5])
+    table = deg_recovery(cells[60:].copy(), cells, perturbation_key="p", test=method, top_k=[5])
     sc.tl.rank_genes_groups(cells, "p", reference="control", method=method, tie_correct=method == "wilcoxon")
     for name in "AB":
         found = sc.get.rank_genes_groups_df(cells, name)
@@ -121,7 +130,7 @@ def test_contexts_have_their_own_controls(make_screen):
         ({"pseudocount": 0.0}, "pseudocount=0: expected a number above 0"),
         ({"fdr": 1.0}, "fdr=1: expected a rate between 0 and 1"),
         ({"definitions": ["foldchange"]}, "definitions='foldchange'.*Did you mean 'fold_change'"),
-        ({"method": "wilcox"}, "method='wilcox'.*Did you mean 'wilcoxon'"),
+        ({"test": "wilcox"}, "test='wilcox'.*Did you mean 'wilcoxon'"),
         ({"top_k": [0]}, "top_k=0: expected a whole number"),
     ],
 )
@@ -133,3 +142,95 @@ def test_errors(cells, kwargs, match):
 def test_controls_only_are_no_prediction(cells):
     with pytest.raises(ValueError, match="pred has no predicted cells"):
         deg_recovery(cells[:60].copy(), cells, perturbation_key="p")
+
+
+@pytest.fixture
+def additive(make_screen) -> tuple[ad.AnnData, ad.AnnData]:
+    """A prediction of A+B without any effect, and the screen, where singles add up."""
+    real = make_screen()
+    label = real.obs["perturbation"].to_numpy()
+    pred = real[label == "control"].copy()
+    pred.obs["perturbation"] = "A+B"
+    pred.obs_names = [f"p{i}" for i in range(pred.n_obs)]
+    return pred, real
+
+
+def test_baselines_stand_beside_the_prediction(additive):
+    table = deg_recovery(*additive, perturbation_key="perturbation", baselines=[Additive(), NoChange()], top_k=[4])
+    assert list(table.columns) == ["method", "kind", "perturbation", "context", "definition", "metric", "value"]
+    kinds = table.drop_duplicates("method").set_index("method")["kind"].to_dict()
+    assert kinds == {"model": "model", "additive": "baseline", "no change": "baseline"}
+    for definition, n_true in (("fold_change", 4), ("test", 4)):
+        good = values(table, definition, "A+B", "additive")
+        assert (good["recall"], good["precision"], good["overlap_at_4"], good["n_true"]) == (1, 1, 1, n_true)
+        for method in ("model", "no change"):
+            bad = values(table, definition, "A+B", method)
+            assert (bad["recall"], bad["n_pred"], bad["direction_match"]) == (0, 0, 0) and np.isnan(bad["precision"])
+
+
+def test_auto_baselines_are_those_of_evaluate(additive):
+    pred, real = additive
+    table = deg_recovery(pred, real, perturbation_key="perturbation", baselines="auto", definitions="fold_change")
+    expected = tl.evaluate(pred, real, perturbation_key="perturbation", metrics="l2", ceiling=False)
+    assert list(table["method"].unique()) == list(expected["method"].unique())
+
+
+def test_a_baseline_is_tested_on_moved_controls(additive):
+    pred, real = additive
+    label = real.obs["perturbation"].to_numpy()
+    start = real.X[label == "control"]
+    effect = sum(real.X[label == p].mean(0) - start.mean(0) for p in "AB")
+    pred.X = shift_cells(start, effect)
+    table = deg_recovery(pred, real, perturbation_key="perturbation", baselines=[Additive()], fdr=1e-6)
+    model, baseline = (table[table.method == m].drop(columns=["method", "kind"]) for m in ("model", "additive"))
+    pd.testing.assert_frame_equal(model, baseline.set_axis(model.index))
+
+
+def test_conditions_that_a_baseline_cannot_predict_have_no_rows(make_screen):
+    real = make_screen()
+    pred = real[real.obs["perturbation"].isin(["A+B", "C"])].copy()
+    table = deg_recovery(pred, real, perturbation_key="perturbation", baselines=[Additive()], definitions="fold_change")
+    assert set(table.loc[table.method == "model", "perturbation"]) == {"A+B", "C"}
+    assert set(table.loc[table.method == "additive", "perturbation"]) == {"A+B"}  # C was never seen alone
+
+
+def test_ceiling_is_half_against_half(cells):
+    pred = cells[60:].copy()
+    table = deg_recovery(pred, cells, perturbation_key="p", ceiling=True, top_k=[3], fdr=0.01)
+    found = []
+    for r in range(2):
+        parts = []
+        for start in (60, 120):
+            here = cells[start : start + 60]
+            first = split_in_halves(here.obs_names.to_numpy(), 0)[r]
+            halves = (here[first], here[~first])
+            real = ad.concat([cells[:60], halves[1]])
+            parts.append(deg_recovery(halves[0].copy(), real, perturbation_key="p", top_k=[3], fdr=0.01))
+        found.append(pd.concat(parts)["value"].to_numpy())
+    ceiling = table[table.kind == "ceiling"]
+    assert ceiling["method"].unique().tolist() == ["replicate ceiling"]
+    np.testing.assert_allclose(ceiling["value"], np.nanmean(found, axis=0))
+    assert values(table, "test", "A", "replicate ceiling")["recall"] == 1
+
+
+def test_no_ceiling_for_few_cells(cells):
+    few = cells[np.r_[0:63, 120:180]].copy()
+    pred = cells[60:].copy()
+    table = deg_recovery(pred, few, perturbation_key="p", ceiling=True, definitions="fold_change")
+    assert table.loc[table.kind == "ceiling", "perturbation"].unique().tolist() == ["B"]
+
+
+def test_fold_change_lists_agree_with_the_metric(cells):
+    """The overlap is that of the metrics of genes, with being called for being significant."""
+    pred = cells[60:].copy()
+    pred.X = pred.X[np.random.default_rng(0).permutation(120)]
+    table = deg_recovery(pred, cells, perturbation_key="p", definitions="fold_change", top_k=[2, 5, 9], threshold=1.3)
+    log2 = lambda x: np.log2(np.expm1(np.asarray(x.mean(0)).ravel()) + 1e-9)
+    base = log2(cells.X[:60])
+    for j, name in enumerate("AB"):
+        rows = slice(60 * j, 60 * j + 60)
+        guess, true = log2(pred.X[rows]) - base, log2(cells.X[60:][rows]) - base
+        rate = lambda x: np.where(np.abs(x) > np.log2(1.3), 0.0, 1.0)
+        for k in (2, 5, 9):
+            expected = de_overlap(guess, rate(guess), true, rate(true), k)
+            assert values(table, perturbation=name)[f"overlap_at_{k}"] == pytest.approx(expected)

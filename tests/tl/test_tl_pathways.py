@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from scipy.stats import hypergeom
 
-from scjepa.tl import pathway_consistency
-from scjepa.tl._pathways import read_gene_sets
+from scjepa.baselines import Additive, NoChange
+from scjepa.tl import evaluate, pathway_consistency
+from scjepa.tl._pathways import _OverRepresentation, read_gene_sets
 
 pytest.importorskip("gseapy")
 GENES = [f"g{i}" for i in range(60)]
@@ -30,13 +31,15 @@ def profiles(**up: list[int]) -> ad.AnnData:
     return ad.AnnData(np.log1p(x), obs=obs, var=pd.DataFrame(index=GENES))
 
 
-def scores(table, perturbation, method) -> dict[str, float]:
-    rows = table[(table.perturbation == perturbation) & (table.method == method)]
+def scores(table, perturbation, method, who="model") -> dict[str, float]:
+    rows = table[(table.perturbation == perturbation) & (table.enrichment == method) & (table.method == who)]
     return rows.set_index("metric")["value"].to_dict()
 
 
 def run(pred, real, sets=SETS, **kwargs):
-    return pathway_consistency(pred, real, sets, perturbation_key="p", **{"top": 1, "permutations": 50, **kwargs})
+    return pathway_consistency(
+        pred, real, sets, perturbation_key="p", **{"top": 1, "permutations": 50, "baselines": None, **kwargs}
+    )
 
 
 def test_right_and_wrong_predictions():
@@ -51,14 +54,14 @@ def test_right_and_wrong_predictions():
     assert scores(table, "A", "ora")["jaccard"] == 1 and scores(table, "B", "ora")["jaccard"] == 0
     terms = pred.uns["jepa"]["pathway_terms"]
     assert len(terms) == 2 * 2 * 2 * len(SETS)
-    first = terms[(terms.perturbation == "B") & (terms.side == "pred") & (terms.method == "prerank")]
+    first = terms[(terms.perturbation == "B") & (terms.side == "pred") & (terms.enrichment == "prerank")]
     assert first.loc[first["score"].idxmax(), "term"] == "set4"
 
 
 def test_over_representation_is_the_hypergeometric_test():
     real = profiles(A=[0])
     pred = real[1:].copy()
-    run(pred, real, methods="ora")
+    run(pred, real, enrichment="ora")
     terms = pred.uns["jepa"]["pathway_terms"].query("side == 'real'").set_index("term")
     full, two = hypergeom.sf(9, 60, 10, 10), hypergeom.sf(1, 60, 10, 10)
     assert terms.loc["set0", "score"] == pytest.approx(-np.log10(full), rel=1e-6)
@@ -66,6 +69,59 @@ def test_over_representation_is_the_hypergeometric_test():
     assert terms.loc["set0", "fdr"] == pytest.approx(full * 7, rel=1e-6)
     assert terms.loc["mixed", "fdr"] == 1  # two * 7 / 2 is above
     assert (terms.loc["set5", ["score", "fdr"]] == [0, 1]).all()
+
+
+def test_over_representation_agrees_with_gseapy():
+    import gseapy
+
+    rng = np.random.default_rng(0)
+    sets = {f"s{i}": list(rng.choice(GENES, rng.integers(5, 30), replace=False)) for i in range(20)}
+    called = np.zeros(60, bool)
+    called[rng.choice(60, 14, replace=False)] = True
+    (found,) = _OverRepresentation(sets, pd.Index(GENES))(called[None])
+    expected = gseapy.enrich(list(np.array(GENES)[called]), sets, background=GENES, outdir=None, no_plot=True).results
+    expected = expected.set_index("Term")
+    np.testing.assert_allclose(10 ** -found.loc[expected.index, "score"], expected["P-value"].astype(float))
+    assert (found.loc[found.index.difference(expected.index), ["score", "fdr"]] == [0, 1]).all(axis=None)
+    np.testing.assert_allclose(found.loc[expected.index, "fdr"], expected["Adjusted P-value"].astype(float), rtol=1e-9)
+
+
+def test_baselines_and_ceiling_stand_beside_the_prediction(make_screen):
+    real = make_screen(n=40)
+    pred = real[real.obs["perturbation"] == "C"].copy()
+    pred.obs["perturbation"] = "A+B"  # of the wrong genes
+    sets = {"of A": ["g1", "g4"], "of B": ["g2", "g5"], "of C": ["g3", "g6"]}
+    ask = lambda **kwargs: pathway_consistency(
+        pred, real, sets, perturbation_key="perturbation", min_size=2, top=2, permutations=20, fdr=0.9, **kwargs
+    )
+    table = ask(baselines=[Additive(), NoChange()])
+    assert list(table.columns) == ["method", "kind", "perturbation", "context", "enrichment", "metric", "value"]
+    ora = {m: scores(table, "A+B", "ora", m) for m in ("model", "additive", "replicate ceiling", "no change")}
+    assert ora["model"] == {"overlap_at_2": 0, "jaccard": 0, "spearman": pytest.approx(-1)}
+    assert (
+        ora["additive"] == ora["replicate ceiling"] == {"overlap_at_2": 1, "jaccard": 1, "spearman": pytest.approx(1)}
+    )
+    assert np.isnan(list(ora["no change"].values())).all()
+    ranked = table[table.enrichment == "prerank"]
+    assert list(ranked["method"].unique()) == ["model", "additive", "no change"]  # listed: all of them, no ceiling
+    assert scores(table, "A+B", "prerank", "additive")["overlap_at_2"] == 1
+    terms = pred.uns["jepa"]["pathway_terms"]
+    assert len(terms) == 2 * 2 * 3 and set(terms["side"]) == {"pred", "real"}
+
+
+def test_of_auto_baselines_only_the_closest_is_ranked(make_screen):
+    real = make_screen(n=40)
+    pred = real[real.obs["perturbation"] == "A+B"].copy()
+    sets = {"of A": ["g1", "g4"], "of B": ["g2", "g5"], "of C": ["g3", "g6"]}
+    table = pathway_consistency(
+        pred, real, sets, perturbation_key="perturbation", min_size=2, top=2, permutations=20, ceiling=False
+    )
+    error = evaluate(pred, real, perturbation_key="perturbation", metrics="l2", ceiling=False).set_index("method")[
+        "value"
+    ]
+    closest = error.drop("model").idxmin()
+    assert list(table.loc[table.enrichment == "prerank", "method"].unique()) == ["model", closest]
+    assert set(table.loc[table.enrichment == "ora", "method"]) == set(error.index)
 
 
 def test_no_change_has_no_enrichment():
@@ -79,7 +135,7 @@ def test_no_change_has_no_enrichment():
 def test_same_seed_same_scores():
     real = profiles(A=[0, 2], B=[3])
     pred = profiles(A=[0, 1], B=[3, 4])[1:].copy()
-    a, b = (run(pred, real, methods="prerank")["value"].to_numpy() for _ in range(2))
+    a, b = (run(pred, real, enrichment="prerank")["value"].to_numpy() for _ in range(2))
     np.testing.assert_array_equal(a, b)
 
 
@@ -90,7 +146,7 @@ def test_files_and_dicts_are_the_same(tmp_path):
         file.write(text.replace("g0\t", "g0,1.0\t", 1) + "\n")
     assert read_gene_sets(tmp_path / "sets.gmt") == read_gene_sets(str(tmp_path / "sets.gmt.gz")) == SETS
     real = profiles(A=[0])
-    a, b = (run(real[1:].copy(), real, s, methods="ora") for s in (SETS, tmp_path / "sets.gmt"))
+    a, b = (run(real[1:].copy(), real, s, enrichment="ora") for s in (SETS, tmp_path / "sets.gmt"))
     pd.testing.assert_frame_equal(a, b)
 
 
@@ -107,7 +163,7 @@ def test_real_hallmark_sets(shared_data):
     [
         ({"sets": {"x": ["a", "b"]}}, "none of the 1 gene sets has 5 to 500 genes of pred.var_names .most: 0"),
         ({"sets": "missing.gmt"}, "gene_sets='missing.gmt': there is no such file"),
-        ({"methods": "gsea"}, "methods='gsea' is not among the enrichment methods"),
+        ({"enrichment": "gsea"}, "enrichment='gsea' is not among the kinds of enrichment"),
         ({"definition": "tests"}, "definition='tests'.*Did you mean 'test'"),
         ({"top": 0}, "top=0: expected a whole number"),
     ],
@@ -136,3 +192,4 @@ def test_without_gseapy(monkeypatch):
     real = profiles(A=[0])
     with pytest.raises(ImportError, match=r"pip install 'scjepa\[pathways\]'"):
         run(real[1:].copy(), real)
+    assert scores(run(real[1:].copy(), real, enrichment="ora"), "A", "ora")["jaccard"] == 1  # needs scipy only

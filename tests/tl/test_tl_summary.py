@@ -7,8 +7,8 @@ import pytest
 
 from scjepa.metrics import l2
 from scjepa.tl import format_scores, summarize_scores
-from scjepa.tl._evaluate import METRICS
-from scjepa.tl._summary import COLUMNS, GOALS
+from scjepa.tl._profiles import GOALS, METRICS
+from scjepa.tl._summary import COLUMNS
 
 
 def table(values: dict, metric: str = "l2") -> pd.DataFrame:

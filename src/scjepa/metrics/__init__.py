@@ -22,6 +22,7 @@ from scjepa.metrics._effects import cosine, l2, log_fold_change, pearson_delta, 
 from scjepa.metrics._embeddings import alpha_req, lidar, rankme
 from scjepa.metrics._errors import de_weights, mae, mse, weighted_mse, weighted_r2
 from scjepa.metrics._intervals import coverage_by_level, interval_coverage, interval_width
+from scjepa.metrics._rank_sum import rank_sum_test
 from scjepa.metrics._ranking import (
     centroid_accuracy,
     centroid_ami,
@@ -62,6 +63,7 @@ __all__ = [
     "pearson_delta",
     "pearson_edistance",
     "perturbench_rank",
+    "rank_sum_test",
     "rankme",
     "selective_risk_curve",
     "shift_magnitude_ratio",

@@ -16,6 +16,10 @@ BLOCK = 256
 """Rows of distances held at a time, so that memory is ``BLOCK`` x cells however many cells there are."""
 
 
+MANY = 40_000
+"""Pairs of cells from which distances are computed by a matrix product."""
+
+
 def _mean_over_pairs(x: FloatArray, y: FloatArray, kind: str, total: Callable[[FloatArray], float]) -> float:
     """Mean over all pairs of a row of ``x`` and a row of ``y``; ``total`` sums what it makes of a table of distances."""
     out = 0.0
@@ -30,7 +34,23 @@ def _mean_over_pairs(x: FloatArray, y: FloatArray, kind: str, total: Callable[[F
 
 def _mean_distance(x: FloatArray, y: FloatArray) -> float:
     """Mean Euclidean distance over all pairs."""
-    return _mean_over_pairs(x, y, "euclidean", lambda distances: float(distances.sum()))
+    if len(x) * len(y) < MANY:
+        return _mean_over_pairs(x, y, "euclidean", lambda distances: float(distances.sum()))
+    # by a matrix product, several times faster; centered, so that little is lost in differences of large numbers
+    center = x.mean(0)
+    a, b = x - center, y - center
+    sizes = (a**2).sum(1), (b**2).sum(1)
+    total = 0.0
+    for start in range(0, len(a), BLOCK):
+        rows = slice(start, start + BLOCK)
+        squared = a[rows] @ b.T
+        squared *= -2
+        squared += sizes[0][rows, None]
+        squared += sizes[1]
+        if x is y:
+            np.fill_diagonal(squared[:, start:], 0)  # rounding leaves a cell a little away from itself
+        total += float(np.sqrt(np.maximum(squared, 0, out=squared), out=squared).sum())
+    return total / (len(x) * len(y))
 
 
 def energy_distance(x: npt.ArrayLike, y: npt.ArrayLike) -> float:

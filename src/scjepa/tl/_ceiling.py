@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from scjepa._types import FloatArray, IntArray, Matrix
+from scjepa._types import FloatArray
 from scjepa.data._conditions import weighted_means
-from scjepa.metrics import energy_distance, l2, pearson_delta, shift_magnitude_ratio, variance_ratio
+from scjepa.metrics import de_spearman_count, pearson_edistance
+from scjepa.tl._contenders import Contenders, Project
+from scjepa.tl._gene_tests import GeneTests, prepare_controls, score_genes
+from scjepa.tl._profiles import REGISTRY
+from scjepa.tl._scoring import Profiles, Truth, score_cells, score_centroids, score_means, score_ranks
 
-CEILING = "replicate ceiling"
-"""Name of its rows in score tables."""
 MIN_CELLS = 4
 """Fewest cells that are split: below, a half is a single cell."""
 REPEATS = 10
 """Splits averaged."""
+FEW_REPEATS = 2
+"""Splits averaged for scores that take long: ranks among conditions, tests of genes."""
 
-
-class Halves(NamedTuple):
-    """Cells split ``REPEATS`` times: which are in the first half, and the means of both halves."""
-
-    first: npt.NDArray[np.bool_]
-    """``(repeats, n)``"""
-    means: FloatArray
-    """``(2, repeats, genes)``"""
+NOISE = ("l2", "mae", "mae_delta")
+"""Scores that fall with the root of the number of cells; the squared ones with the number itself."""
+SQUARED_NOISE = ("mse", "mse_delta", "weighted_mse")
+CORRELATIONS = ("pearson_delta", "pearson_delta_systema", "cosine_logfc", "de_spearman_lfc")
 
 
 def split_in_halves(names: npt.NDArray, seed: int) -> npt.NDArray[np.bool_]:
@@ -50,120 +49,180 @@ def split_in_halves(names: npt.NDArray, seed: int) -> npt.NDArray[np.bool_]:
     return first
 
 
-def halves_of(x: Matrix, cells: IntArray, names: npt.NDArray, seed: int) -> Halves | None:
-    """Split ``cells`` of ``x`` and average each half; None with fewer than ``MIN_CELLS`` cells.
-
-    Parameters
-    ----------
-    x
-        Log-normalised cells x genes.
-    cells
-        Rows of ``x``.
-    names
-        Names of all rows of ``x``.
-    seed
-        Of the splits.
-    """
-    if len(cells) < MIN_CELLS:
-        return None
-    first = split_in_halves(names[cells], seed)
-    groups = [(cells[mask], np.full(mask.sum(), 1 / mask.sum())) for half in (first, ~first) for mask in half]
-    return Halves(first, weighted_means(x, groups).reshape(2, REPEATS, -1))
-
-
 def ceiling_scores(
-    metrics: Iterable[str],
-    halves: Halves,
-    control: FloatArray,
-    reference: FloatArray | None,
-    coordinates: FloatArray | None,
-    names: npt.NDArray,
-    seed: int,
-) -> dict[str, float]:
-    r"""Score one half of a condition as the prediction of the other, corrected for the size of the halves.
-
-    With :math:`h_1, h_2` the means of the halves, :math:`n_1 + n_2 = n` their cells, :math:`\bar x` the mean of all
-    :math:`n` cells and :math:`\mu` what it estimates:
-
-    - **L2**: the noise of a mean falls with the number of cells, so
-      :math:`E\|h_1 - h_2\|^2 = (1/n_1 + 1/n_2)\,\sigma^2` and :math:`E\|\bar x - \mu\|^2 = \sigma^2/n`
-      with :math:`\sigma^2` the variance of a cell, summed over genes. The score of the perfect prediction :math:`\mu`
-      is therefore estimated by :math:`\|h_1 - h_2\| \sqrt{n_1 n_2}/n`, half of the distance for equal halves.
-    - **Correlations**: the mean ``r`` over the splits becomes :math:`2r/(1+r)` (Spearman and Brown), the correlation
-      to expect of a second experiment of full size. A correlation that is not positive stays as it is.
-    - **E-distance**: of two sets of one distribution the V-statistic has the mean :math:`(1/n_1 + 1/n_2)\,E\|x - x'\|`
-      (each cell is at distance zero from itself), so that of the halves times :math:`2 n_1 n_2/n^2` is the score of a
-      perfect prediction of ``n`` cells.
-    - The ratios are those of the halves.
+    who: Contenders, metrics: Sequence[str], truth: Truth, project: Project | None
+) -> tuple[dict[str, FloatArray], npt.NDArray[np.bool_]]:
+    r"""Score one half of each condition as the prediction of the other, corrected for the size of the halves.
 
     All effects are taken against the mean of all controls, those of predictions and of the truth alike: the noise of
     this mean is on both sides of every score. (With halves of the controls the ceiling would lack it, and the additive
-    baseline would come out above.)
+    baseline would come out above.) Corrections: :func:`corrected`.
 
     Parameters
     ----------
+    who
+        Real cells and their conditions.
     metrics
-        Names of metrics.
-    halves
-        Splits of the perturbed cells.
-    control
-        ``(genes,)`` mean of the controls of the context.
-    reference
-        ``(genes,)`` mean training effect, or None.
-    coordinates
-        ``(n, d)`` cells of the condition (or a subset) in principal components, or None.
-    names
-        Names of these cells.
-    seed
-        Of their splits.
+        Names of scores.
+    truth
+        Reference and weights of genes; its mean profiles are not used.
+    project
+        Map of cells to principal components; None if no metric needs it.
 
     Returns
     -------
-    Score by metric; NaN where it is undefined.
+    By metric ``(conditions,)`` scores (one number for scores of all conditions), NaN where undefined; and which
+    conditions have enough cells.
+    """
+    cells = [who.true_cells(i) for i in range(len(who.rows))]
+    able = np.array([len(c) >= MIN_CELLS for c in cells])
+    which = [int(i) for i in np.flatnonzero(able)]
+    out = {m: np.full(1 if REGISTRY[m].source == "table" else len(cells), np.nan) for m in metrics}
+    if not len(which):
+        return out, able
+    first = {i: split_in_halves(who.real_names[cells[i]], who.seed) for i in which}
+    share = np.array([h[0].sum() * (~h[0]).sum() / h.shape[1] ** 2 for h in first.values()])
+    control = who.truth.control[which]
+    part = truth._replace(
+        weights=truth.weights[which], exclude=truth.exclude[which], contexts=[truth.contexts[i] for i in which]
+    )
+    found: dict[str, list[FloatArray]] = {}
+    from_means = [m for m in metrics if REGISTRY[m].source == "means"]
+    from_ranks = [m for m in metrics if REGISTRY[m].source == "ranks"]
+    for r in range(REPEATS if from_means or from_ranks else 0):
+        groups = [cells[i][mask[r]] for i, mask in first.items()] + [cells[i][~mask[r]] for i, mask in first.items()]
+        halves = weighted_means(who.measured.x, [(g, np.full(len(g), 1 / len(g))) for g in groups])
+        a, b = (Profiles(m, m - control, control) for m in (halves[: len(which)], halves[len(which) :]))
+        part = part._replace(profiles=b)
+        for metric in from_means:
+            found.setdefault(metric, []).append(score_means(metric, a, part))
+        if r < FEW_REPEATS:
+            for metric in from_ranks:
+                found.setdefault(metric, []).append(score_ranks(metric, a, part))
+            if "centroid_ami" in metrics:
+                found.setdefault("centroid_ami", []).append(np.array([score_centroids(a, part)]))
+    for metric, values in found.items():
+        mean = np.mean(values, axis=0)
+        if len(out[metric]) == 1 and REGISTRY[metric].source == "table":
+            out[metric] = mean
+        else:
+            out[metric][which] = corrected(metric, mean, share)
+    _cells(who, metrics, which, project, out)
+    _genes(who, metrics, which, first, out)
+    return out, able
+
+
+def _cells(
+    who: Contenders,
+    metrics: Sequence[str],
+    which: Sequence[int],
+    project: Project | None,
+    out: dict[str, FloatArray],
+) -> None:
+    """Add scores of cells in principal components; a subset of large conditions is what is split."""
+    chosen = [m for m in metrics if REGISTRY[m].source == "cells"]
+    if project is None or not (chosen or "pearson_edistance" in metrics):
+        return
+    sides: tuple[list, list, list] = [], [], []
+    for i in which:
+        subset = who.some(who.true_cells(i))
+        z = project(who.measured.x[subset])
+        if len(z) < MIN_CELLS:
+            continue
+        split = split_in_halves(who.real_names[subset], who.seed)
+        share = split[0].sum() * (~split[0]).sum() / len(z) ** 2
+        for metric in chosen:
+            repeats = REPEATS if metric in FAST else FEW_REPEATS
+            values = [score_cells(metric, z[m], z[~m], who.seed) for m in split[:repeats]]
+            out[metric][i] = corrected(metric, np.mean(values, keepdims=True), np.array([share]))[0]
+        for side, part in zip(sides, (z[split[0]], z[~split[0]], who.contexts[i]), strict=True):
+            side.append(part)
+    if "pearson_edistance" in metrics and len(set(sides[2])) == 1:
+        control = project(who.controls(sides[2][0]))
+        out["pearson_edistance"][0] = pearson_edistance(sides[0], sides[1], control, control)
+
+
+FAST = ("e_distance", "variance_ratio")
+"""Scores of cells for which all splits are averaged."""
+
+
+def _genes(
+    who: Contenders,
+    metrics: Sequence[str],
+    which: Sequence[int],
+    first: dict[int, npt.NDArray[np.bool_]],
+    out: dict[str, FloatArray],
+) -> None:
+    """Add scores of differential expression: each half is tested against the same controls."""
+    chosen = [m for m in metrics if REGISTRY[m].source == "genes"]
+    if not (chosen or "de_spearman_count" in metrics):
+        return
+    parts: dict[str, list[FloatArray]] = {}
+    controls = {c: prepare_controls(who.controls(c)) for c in dict.fromkeys(who.contexts)}
+    for r in range(FEW_REPEATS):
+        sides = [GeneTests.empty(len(which), who.true_means.shape[1]) for _ in range(2)]
+        for j, i in enumerate(which):
+            cells = who.true_cells(i)
+            for side, mask in zip(sides, (first[i][r], ~first[i][r]), strict=True):
+                side.fill(j, who.measured.x[who.some(cells[mask])], controls[who.contexts[i]])
+        for metric, values in score_genes(chosen, *sides).items():
+            parts.setdefault(metric, []).append(values)
+        if "de_spearman_count" in metrics:
+            parts.setdefault("de_spearman_count", []).append(np.array([de_spearman_count(sides[0].fdr, sides[1].fdr)]))
+    for metric, found in parts.items():
+        if metric == "de_spearman_count":
+            out[metric] = np.mean(found, axis=0)
+        else:
+            out[metric][which] = corrected(metric, np.mean(found, axis=0), np.full(len(which), 0.25))
+
+
+def corrected(metric: str, halves: FloatArray, share: FloatArray) -> FloatArray:
+    r"""Turn scores of halves into those to expect with all cells.
+
+    With :math:`h_1, h_2` the means of halves of :math:`n_1 + n_2 = n` cells, :math:`\bar x` the mean of all
+    and :math:`\mu` what it estimates:
+
+    - **Errors**: the noise of a mean falls with the number of cells, so
+      :math:`E\|h_1 - h_2\|^2 = (1/n_1 + 1/n_2)\,\sigma^2` and :math:`E\|\bar x - \mu\|^2 = \sigma^2/n` with
+      :math:`\sigma^2` the variance of a cell. The squared error of the perfect prediction :math:`\mu` is therefore
+      :math:`n_1 n_2/n^2` of that of the halves, and L2 and absolute errors the root of it: half for equal halves.
+    - **Correlations**: :math:`2r/(1+r)` (Spearman and Brown), what to expect of a second experiment of full size. A
+      correlation that is not positive stays as it is.
+    - **E-distance, MMD**: of two sets of one distribution the V-statistic has the mean
+      :math:`(1/n_1 + 1/n_2)\,E\|x - x'\|` (each cell is at distance zero from itself), so that of the halves times
+      :math:`2 n_1 n_2/n^2` is the score of a perfect prediction of ``n`` cells.
+    - **Weighted R2**: one minus the corrected error. All others are those of the halves, which is too low a ceiling.
+
+    Parameters
+    ----------
+    metric
+        Name of the score.
+    halves
+        Its values for halves.
+    share
+        :math:`n_1 n_2/n^2`, of the same length.
 
     References
     ----------
     Correction and use as a ceiling: cell-eval (Arc Institute). Spearman (1910) and Brown (1910), *British Journal of
     Psychology* 3, 271-295 and 296-322.
-    """
-    a, b = halves.means
-    nan = float("nan")
-    n = halves.first.shape[1]
-    smaller = int(halves.first[0].sum())
-    split = [] if coordinates is None or len(coordinates) < MIN_CELLS else list(split_in_halves(names, seed))
-
-    def mean(values: Iterable[float]) -> float:
-        found = list(values)
-        return float(np.mean(found)) if found else nan
-
-    effects = list(zip(a - control, b - control, strict=True))
-    out: dict[str, float] = {}
-    for metric in metrics:
-        if metric == "l2":
-            out[metric] = mean(map(l2, a, b)) * float(np.sqrt(smaller * (n - smaller)) / n)
-        elif metric == "pearson_delta":
-            out[metric] = full_size(mean(pearson_delta(p, q) for p, q in effects))
-        elif metric == "pearson_delta_systema":
-            pairs = [] if reference is None else effects
-            out[metric] = full_size(mean(pearson_delta(p, q, reference) for p, q in pairs))
-        elif metric == "shift_ratio":
-            out[metric] = mean(shift_magnitude_ratio(p, q) for p, q in effects)
-        else:
-            score = energy_distance if metric == "e_distance" else variance_ratio
-            out[metric] = nan if coordinates is None else mean(score(coordinates[m], coordinates[~m]) for m in split)
-            if metric == "e_distance" and coordinates is not None:
-                share = (len(coordinates) // 2) / len(coordinates)
-                out[metric] *= 2 * share * (1 - share)
-    return out
-
-
-def full_size(r: float) -> float:
-    """Return the correlation of full samples whose halves correlate with ``r`` (Spearman-Brown).
 
     Examples
     --------
-    >>> from scjepa.tl._ceiling import full_size
-    >>> full_size(0.5), full_size(-0.2)
-    (0.6666666666666666, -0.2)
+    >>> import numpy as np
+    >>> from scjepa.tl._ceiling import corrected
+    >>> share = np.array([0.25])
+    >>> corrected("l2", np.array([1.0]), share), corrected("pearson_delta", np.array([0.5]), share)
+    (array([0.5]), array([0.66666667]))
     """
-    return 2 * r / (1 + r) if r > 0 else r
+    if metric in NOISE:
+        return halves * np.sqrt(share)
+    if metric in SQUARED_NOISE:
+        return halves * share
+    if metric == "weighted_r2":
+        return 1 - (1 - halves) * share
+    if metric in ("e_distance", "mmd"):
+        return halves * 2 * share
+    if metric in CORRELATIONS:
+        return np.where(halves > 0, 2 * halves / (1 + np.maximum(halves, 0)), halves)
+    return halves

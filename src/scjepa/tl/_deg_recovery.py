@@ -6,25 +6,27 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from anndata import AnnData
 
 from scjepa._checks import require_member, require_positive_int
 from scjepa._keys import Keys
 from scjepa._types import FloatArray
-from scjepa.tl._differential import log_fold_changes, rank_genes, read_sides
-from scjepa.tl._evaluate import _store
-from scjepa.tl._inputs import check_anndata, resolve_labels
+from scjepa.tl._contenders import Baselines, contenders
+from scjepa.tl._differential import TESTS, Genes, GeneTest, compare_genes
+from scjepa.tl._inputs import check_anndata, resolve_labels, store_table
 
 Definition = Literal["fold_change", "test"]
 DEFINITIONS: tuple[Definition, ...] = ("fold_change", "test")
-METHODS = ("wilcoxon", "t-test", "t-test_overestim_var")
+COLUMNS = ["method", "kind", "perturbation", "context", "definition", "metric", "value"]
 
 
 def deg_recovery(
     pred: AnnData,
     real: AnnData,
     *,
+    train: AnnData | None = None,
     perturbation_key: str | None = None,
     control: str | None = None,
     context_key: str | None = None,
@@ -34,15 +36,20 @@ def deg_recovery(
     threshold: float = 1.5,
     pseudocount: float = 1e-9,
     fdr: float = 0.05,
-    method: Literal["wilcoxon", "t-test", "t-test_overestim_var"] = "wilcoxon",
+    test: GeneTest = "wilcoxon",
     top_k: Sequence[int] = (20, 50, 100),
+    baselines: Baselines = "auto",
+    ceiling: bool = True,
+    method: str = "model",
+    max_cells: int = 2000,
     key_added: str = Keys.uns.deg_recovery,
+    seed: int = 0,
 ) -> pd.DataFrame:
-    r"""Compare the differentially expressed genes of predicted and of real conditions.
+    r"""Compare the differentially expressed genes of predicted and of real conditions, beside baselines and ceiling.
 
     Parameters
     ----------
-    pred, real, perturbation_key, control, context_key, separator, layer
+    pred, real, train, perturbation_key, control, context_key, separator, layer, baselines
         As for :func:`scjepa.tl.evaluate`. Predicted cells are compared with the predictor's own controls of the
         context where ``pred`` has any, else with the real ones.
     definitions
@@ -55,17 +62,27 @@ def deg_recovery(
         fill the lists.
     fdr
         False discovery rate (Benjamini-Hochberg).
-    method
-        Test, see :func:`scanpy.tl.rank_genes_groups`; ``"wilcoxon"`` is corrected for ties.
+    test
+        As in :func:`scanpy.tl.rank_genes_groups`; ``"wilcoxon"`` is corrected for ties.
     top_k
         Lengths of the lists of ``"overlap_at_k"``.
+    ceiling
+        Whether to add the row "replicate ceiling": the genes of one half of the real cells as the prediction of those
+        of the other half. Halves find fewer genes than all cells, so the ceiling is on the low side.
+    method
+        Name of the rows of ``pred``.
+    max_cells
+        Cells of a condition, and controls of a context, beyond which a test uses a random subset.
     key_added
         Key of the table in ``pred.uns["jepa"]``.
+    seed
+        Of subsets and halves.
 
     Returns
     -------
-    Tidy table, one row per condition x definition x metric: ``perturbation``, ``context``, ``definition``, ``metric``,
-    ``value``. With :math:`T` and :math:`P` the true and predicted genes, the metrics are ``"recall"``
+    Tidy table, one row per method x condition x definition x metric: ``method``, ``kind`` (``"model"``,
+    ``"baseline"`` or ``"ceiling"``), ``perturbation``, ``context``, ``definition``, ``metric``, ``value``.
+    With :math:`T` and :math:`P` the true and predicted genes, the metrics are ``"recall"``
     :math:`|T \cap P| / |T|`, ``"precision"`` :math:`|T \cap P| / |P|`, ``"direction_match"``, the share of
     :math:`T` whose predicted log fold change has the true sign, ``"overlap_at_k"``, the shared genes among the first
     ``k`` of both (by absolute log fold change) over :math:`\min(k, |T|)`, and the sizes ``"n_true"``, ``"n_pred"``.
@@ -80,7 +97,9 @@ def deg_recovery(
     Notes
     -----
     The test knows the number of cells: predict as many as were measured, and cells, not copies of a mean profile,
-    whose lack of variance makes every gene significant.
+    whose lack of variance makes every gene significant. Baselines show the real controls moved by their effects, as
+    many as cells were measured; by fold change only means count. "No change" finds no gene, so its recall is 0 and its
+    precision undefined.
 
     References
     ----------
@@ -93,36 +112,43 @@ def deg_recovery(
     >>> obs = pd.DataFrame({"p": ["control", "control", "A", "A"]}, index=list("abcd"))
     >>> real = anndata.AnnData(np.log1p(np.array([[1.0, 1, 1]] * 2 + [[2.5, 0.5, 1]] * 2)), obs=obs)
     >>> pred = anndata.AnnData(np.log1p(np.array([[2.0, 1, 1]] * 2)), obs=obs[2:])
-    >>> table = deg_recovery(pred, real, perturbation_key="p", definitions=["fold_change"])
-    >>> table.set_index("metric").loc[["recall", "precision"], "value"].tolist()
+    >>> table = deg_recovery(pred, real, perturbation_key="p", definitions="fold_change", baselines=None)
+    >>> table[table["method"] == "model"].set_index("metric").loc[["recall", "precision"], "value"].tolist()
     [0.5, 1.0]
     """
     chosen = [definitions] if isinstance(definitions, str) else list(definitions)
     for definition in chosen:
         require_member(definition, DEFINITIONS, "definitions", where="the definitions")
-    require_member(method, METHODS, "method", where="the tests of cells against controls")
+    require_member(test, TESTS, "test", where="the tests of cells against controls")
     lengths = [require_positive_int(k, "top_k") for k in top_k]
     check_rates(threshold, pseudocount, fdr)
-    labels = resolve_labels(check_anndata(pred, "pred"), perturbation_key, control, context_key, separator)
-    sides = read_sides(pred, real, labels, layer)
-
-    predicted_lfc, true_lfc = log_fold_changes(sides, pseudocount)
-    if "test" in chosen:
-        tests = [rank_genes(sides, method, predicted=p) for p in (True, False)]
+    require_positive_int(max_cells, "max_cells", minimum=2)
+    pred, real = check_anndata(pred, "pred"), check_anndata(real, "real")
+    labels = resolve_labels(pred, perturbation_key, control, context_key, separator)
+    who = contenders(
+        pred,
+        real,
+        labels,
+        train=train if train is None else check_anndata(train, "train"),
+        layer=layer,
+        baselines=baselines,
+        method=method,
+        max_cells=max_cells,
+        seed=seed,
+    )
     rows = []
-    for i, (action, context) in enumerate(sides.pred.conditions):
-        for definition in chosen:
-            lfc = predicted_lfc[i], true_lfc[i]
-            if definition == "fold_change":
-                called, possible = [beyond(x, threshold) for x in lfc], True
-            else:
-                called = [t[i].adjusted < fdr for t in tests]
-                possible = not any(np.isnan(t[i].adjusted).all() for t in tests)
-            values = _recovery(called[0], called[1], lfc[0], lfc[1], lengths, possible)
-            name = sides.real.names[action]
-            rows += [(name, context, definition, metric, value) for metric, value in values.items()]
-    table = pd.DataFrame(rows, columns=["perturbation", "context", "definition", "metric", "value"])
-    _store(pred, key_added, table)
+    sides = compare_genes(who, pseudocount=pseudocount, test=test if "test" in chosen else None, ceiling=ceiling)
+    for name, kind, conditions, guess, true in sides:
+        for j, i in enumerate(conditions):
+            for definition in chosen:
+                called, wanted = (_called(side, j, definition, threshold, fdr) for side in (guess, true))
+                values = _recovery(called, wanted, guess.lfc[j], true.lfc[j], lengths)
+                where = (name, kind, who.names[i], who.contexts[i], definition)
+                rows += [(*where, metric, value) for metric, value in values.items()]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    # the ceiling comes once for each split of the cells
+    table = table.groupby(COLUMNS[:-1], sort=False, observed=True)["value"].mean().reset_index()
+    store_table(pred, key_added, table)
     return table.copy()
 
 
@@ -136,26 +162,36 @@ def check_rates(threshold: float, pseudocount: float, fdr: float) -> None:
         raise ValueError(f"fdr={fdr:g}: expected a rate between 0 and 1, for example 0.05.")
 
 
-def beyond(log2fc: FloatArray, threshold: float) -> np.ndarray:
+def beyond(log2fc: FloatArray, threshold: float) -> npt.NDArray[np.bool_]:
     """Return which genes change by more than ``threshold`` times, up or down."""
     return np.abs(log2fc) > np.log2(threshold)
 
 
+def _called(side: Genes, j: int, definition: str, threshold: float, fdr: float) -> npt.NDArray[np.bool_] | None:
+    """Return which genes of condition ``j`` are differentially expressed; None where no test was possible."""
+    if definition == "fold_change":
+        return beyond(side.lfc[j], threshold)
+    assert side.fdr is not None  # tested, since this definition was asked for
+    return None if np.isnan(side.fdr[j]).all() else side.fdr[j] < fdr
+
+
 def _recovery(
-    pred: np.ndarray, true: np.ndarray, pred_lfc: FloatArray, true_lfc: FloatArray, lengths: list[int], possible: bool
+    pred: npt.NDArray[np.bool_] | None,
+    true: npt.NDArray[np.bool_] | None,
+    pred_lfc: FloatArray,
+    true_lfc: FloatArray,
+    lengths: list[int],
 ) -> dict[str, float]:
     """Compare two sets of genes."""
-    ratio = lambda a, b: float(a) / float(b) if possible and b else float("nan")
+    names = ["recall", "precision", "direction_match", *(f"overlap_at_{k}" for k in lengths), "n_true", "n_pred"]
+    if pred is None or true is None:
+        return dict.fromkeys(names, float("nan"))
+    ratio = lambda a, b: float(a) / float(b) if b else float("nan")
     n_true, n_pred, shared = true.sum(), pred.sum(), (true & pred).sum()
-    out = {
-        "recall": ratio(shared, n_true),
-        "precision": ratio(shared, n_pred),
-        "direction_match": ratio((np.sign(pred_lfc[true]) == np.sign(true_lfc[true])).sum(), n_true),
-    }
-    for k in lengths:
-        top = [set(np.flatnonzero(c)[np.argsort(-np.abs(x[c]), kind="stable")[:k]]) for c, x in
-               ((pred, pred_lfc), (true, true_lfc))]  # fmt: skip
-        out[f"overlap_at_{k}"] = ratio(len(top[0] & top[1]), min(k, int(n_true)))
-    out["n_true"] = float(n_true) if possible else float("nan")
-    out["n_pred"] = float(n_pred) if possible else float("nan")
-    return out
+    same = np.sign(pred_lfc[true]) == np.sign(true_lfc[true])
+    rank_pred, rank_true = (
+        np.flatnonzero(c)[np.argsort(-np.abs(x[c]), kind="stable")] for c, x in ((pred, pred_lfc), (true, true_lfc))
+    )
+    overlap = [ratio(np.isin(rank_pred[:k], rank_true[:k]).sum(), min(k, n_true)) for k in lengths]
+    values = [ratio(shared, n_true), ratio(shared, n_pred), ratio(same.sum(), n_true), *overlap, n_true, n_pred]
+    return {name: float(value) for name, value in zip(names, values, strict=True)}

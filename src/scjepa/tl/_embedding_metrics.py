@@ -11,8 +11,7 @@ from scjepa._checks import closest, some
 from scjepa._keys import Keys
 from scjepa._types import FloatArray
 from scjepa.data._conditions import weighted_means
-from scjepa.tl._evaluate import _find_conditions, _store
-from scjepa.tl._inputs import Cells, check_anndata, group, resolve_labels
+from scjepa.tl._inputs import Cells, check_anndata, find_conditions, group, resolve_labels, store_table
 
 EMBEDDING_METRICS = ("cosine", "l2", "spearman", "cosine_shift", "spearman_shift")
 NO_CHANGE, SHUFFLED = "no change", "shuffled conditions"
@@ -86,7 +85,7 @@ def embedding_metrics(
     if not predicted.conditions:
         raise ValueError(f"pred has no predicted cells: every label in obs[{labels.perturbation_key!r}] is a control.")
     measured = Cells(z["real"], *group(real, labels, "real", need_controls=True))
-    found = _find_conditions(predicted, measured, labels)
+    found = find_conditions(predicted, measured, labels)
 
     guess, truth = (
         _means(z["pred"], predicted.groups.cells),
@@ -119,7 +118,7 @@ def embedding_metrics(
     table = pd.DataFrame(rows, columns=["method", "kind", "perturbation", "context", "metric", "value"])
     order = {name: i for i, name in enumerate((method, NO_CHANGE, SHUFFLED))}
     table = table.sort_values("method", key=lambda c: c.map(order), kind="stable").reset_index(drop=True)
-    _store(pred, key_added, table.rename(index=str))
+    store_table(pred, key_added, table.rename(index=str))
     return table
 
 

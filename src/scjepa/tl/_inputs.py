@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata import AnnData
+from anndata import AnnData, ImplicitModificationWarning
 
 from scjepa._checks import closest, require_labels, require_member, some
 from scjepa._keys import Keys
@@ -36,6 +37,10 @@ class Labels(NamedTuple):
     control: str
     context_key: str | None
     separator: str
+
+    def arguments(self) -> dict[str, str]:
+        """Return them as arguments of the functions of :mod:`scjepa.tl`."""
+        return {**self._asdict(), "context_key": self.context_key or ""}
 
 
 @dataclass(frozen=True)
@@ -195,3 +200,28 @@ def recorded_conditions(record: Any, labels: Labels, contexts: Iterable[str]) ->
         pairs = [(str(name), c) for name in np.atleast_1d(np.asarray(record, dtype=object)) for c in contexts]
     parsed = {(parse_label(name, labels.control, labels.separator), place) for name, place in pairs}
     return {(action, place) for action, place in parsed if action}
+
+
+def find_conditions(predicted: Cells, measured: Cells, labels: Labels) -> np.ndarray:
+    """Return the row of every predicted condition among the measured ones; raise when one has no real cells."""
+    row = {condition: i for i, condition in enumerate(measured.conditions)}
+    lost = [c for c in predicted.conditions if c not in row]
+    if lost:
+        written = lambda c, cells: cells.names[c[0]] + (f" in {c[1]}" if labels.context_key else "")
+        names = [written(c, predicted) for c in lost]
+        options = [written(c, measured) for c in measured.conditions]
+        hints = "".join(dict.fromkeys(closest(name, options) for name in names[:3]))
+        raise ValueError(
+            f"{len(lost)} of {len(predicted.conditions)} predicted conditions have no cells in real, so they can't be "
+            f"scored: {some(names)}.{hints} Drop them from pred or check perturbation_key, context_key and separator."
+        )
+    return np.array([row[c] for c in predicted.conditions])
+
+
+def store_table(pred: AnnData, key: str, scores: pd.DataFrame) -> None:
+    """Write ``scores`` to ``pred``; the AnnData that a view looks at stays as it is."""
+    if pred.is_view:
+        logger.info("pred is a view: it is copied in place, so that scores can be written to it.")
+    with warnings.catch_warnings():  # anndata copies views that are written to, and warns: here it is meant
+        warnings.simplefilter("ignore", ImplicitModificationWarning)
+        pred.uns[Keys.uns.root] = {**pred.uns.get(Keys.uns.root, {}), key: scores}

@@ -19,8 +19,7 @@ from scjepa._checks import closest, require_column, require_labels, require_memb
 from scjepa._keys import Keys
 from scjepa._types import FloatArray, Matrix
 from scjepa.data import fit_components
-from scjepa.tl._evaluate import _store
-from scjepa.tl._inputs import check_anndata, reference_matrix
+from scjepa.tl._inputs import check_anndata, reference_matrix, store_table
 
 Compared = Literal["PCA", "expression"]
 EXPRESSION, PCA = "expression", "PCA"
@@ -143,7 +142,7 @@ def linear_probe(
     table = pd.DataFrame(rows, columns=columns)
     table = table.sort_values(columns[:1], key=lambda c: c.map({n: i for i, n in enumerate(inputs)}), kind="stable")
     table = table.reset_index(drop=True)
-    _store(adata, key_added, table.rename(index=str))
+    store_table(adata, key_added, table.rename(index=str))
     return table
 
 

@@ -1,0 +1,100 @@
+"""``format_scores``: a score table and its verdicts as text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from scjepa.tl._profiles import ALL_CONDITIONS, GOALS
+from scjepa.tl._summary import check_scores, distance_from_goal, summarize_scores
+from scjepa.tl._verdict import verdict
+
+WIDE = 9
+"""Metrics beyond which methods become columns."""
+
+
+def format_scores(scores: pd.DataFrame, *, verdicts: bool = True) -> str:
+    """Lay the means of a score table out for printing.
+
+    Models come first, then baselines from low to high L2, the replicate ceiling last. Arrows say where good values
+    are, ``*`` marks the best model or baseline of a column among those that are averaged over the same conditions.
+    With many metrics methods become columns. A line for each claim follows, see :func:`scjepa.tl.verdict`.
+
+    Parameters
+    ----------
+    scores
+        Table of :func:`scjepa.tl.evaluate`, or several joined with :func:`pandas.concat`.
+    verdicts
+        Whether to add the claims.
+
+    Returns
+    -------
+    Several lines of text.
+
+    Raises
+    ------
+    ValueError
+        If ``scores`` is not such a table.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from scjepa.tl import format_scores
+    >>> rows = [("model", "model", "A", "all", "l2", 1.0), ("mean", "baseline", "A", "all", "l2", 3.0)]
+    >>> print(
+    ...     format_scores(pd.DataFrame(rows, columns=["method", "kind", "perturbation", "context", "metric", "value"]))
+    ... )
+    method   l2 ↓   n
+    -----------------
+    model   1.000*  1
+    mean    3.000   1
+    Means over 1 condition; * best.
+    l2: model 1.000, best baseline (mean) 3.000: better in 1 of 1 conditions, too few to tell.
+    """
+    scores = check_scores(scores)
+    means = summarize_scores(scores)
+    metrics = [c for c in means.columns if c != "n_conditions"]
+    count = means["n_conditions"]
+    ceilings = means.index.isin(scores.loc[scores["kind"] == "ceiling", "method"])
+    most = int(count[~ceilings].max() if not ceilings.all() else count.max())
+    shared = count == most
+    contender = shared & ~ceilings
+    columns = [["method", *means.index]]
+    for metric in metrics:
+        column = means[metric]
+        rank = distance_from_goal(column, metric)[contender]
+        digits = _digits(column)
+        near = 0.5 * 10.0**-digits
+        best = (column - column.loc[str(rank.idxmin())]).abs() < near if rank.notna().any() else column.isna() & False
+        marks = ["*" if b and s else " " for b, s in zip(best, contender, strict=True)]
+        cells = [("–" if np.isnan(v) else f"{v:.{digits}f}") + mark for v, mark in zip(column, marks, strict=True)]
+        columns.append([f"{metric} {GOALS.get(metric, '')}".rstrip() + " ", *cells])
+    columns.append(["n", *(str(int(c)) for c in count)])
+    if len(metrics) > WIDE:
+        columns = [list(row) for row in zip(*columns, strict=True)]
+        columns[0][0] = "metric"
+    widths = [max(map(len, c)) for c in columns]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if j == 0 else cell.rjust(w) for j, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in zip(*columns, strict=True)
+    ]
+    total = len(scores[scores["perturbation"] != ALL_CONDITIONS].drop_duplicates(["perturbation", "context"]))
+    plural = "s" if total != 1 else ""
+    scope = (
+        f"{total} condition{plural}" if most == total else f"the {most} of {total} conditions that all methods score"
+    )
+    note = f"Means over {scope}; * best."
+    few = [f"{name} ({int(count[name])})" for name in means.index[~shared]]
+    if few:
+        note += f" Over fewer conditions, not comparable: {', '.join(few)}."
+    rule = "-" * len(lines[0])
+    claims = list(verdict(scores)["verdict"]) if verdicts else []
+    return "\n".join([lines[0].rstrip(), rule, *(line.rstrip() for line in lines[1:]), note, *claims])
+
+
+def _digits(column: pd.Series) -> int:
+    """Return how many decimals show three figures of the largest value, at least three."""
+    largest = column.abs().max()
+    return 3 if not 0 < largest < 0.1 else min(2 - int(np.floor(np.log10(largest))), 9)

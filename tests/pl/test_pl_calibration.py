@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection
 
-from scjepa import pl
+from scjepa import pl, tl
 from scjepa.metrics import interval_coverage
 
 LEVELS = (0.5, 0.8, 0.9)
@@ -63,7 +64,7 @@ def test_bars_are_standard_errors_over_conditions():
 def test_n_and_the_diagonal_are_shown(effects):
     ax = pl.calibration(*effects, n_top=7)
     texts = [t.get_text().replace("\n", " ") for t in ax.get_legend().get_texts()]
-    assert texts == ["all genes (n = 120)", "7 largest measured effects of each condition"]
+    assert texts == ["expressed genes (n = 120)", "7 largest measured effects of each condition"]
     assert ax.get_title() == "calibration of intervals, 3 conditions"
     assert ax.lines[0].get_slope() == 1 and ax.lines[0].get_xy1() == (0, 0)
 
@@ -72,9 +73,32 @@ def test_genes_that_were_not_detected_do_not_count(effects):
     tables, true = effects
     true[["g0", "g1"]] = 0.0
     ax = pl.calibration(tables, true)
-    assert ax.get_legend().get_texts()[0].get_text() == "all genes (n = 114)"
+    assert ax.get_legend().get_texts()[0].get_text() == "expressed genes (n = 114)"
     kept = {a: t[~t.gene.isin(["g0", "g1"])] for a, t in tables.items()}
     np.testing.assert_array_equal(curves(ax)[0], curves(pl.calibration(kept, true))[0])
+
+
+def test_coverage_measured_on_cells_is_drawn_the_same_way(effects):
+    tables, true = effects
+    genes = true.columns
+    control = np.full((1, 40), 9.0)
+    real = ad.AnnData(
+        np.vstack([control, control + true.to_numpy()]),
+        obs=pd.DataFrame({"p": ["control", *true.index]}, index=["c", *true.index]),
+        var=pd.DataFrame(index=genes),
+    )
+    table = tl.evaluate_intervals(tables, real, perturbation_key="p", n_top=5)
+    expected = pl.calibration(tables, true, n_top=5)
+    for given in (table, real):
+        ax = pl.calibration(given)
+        for a, b in zip(curves(ax), curves(expected), strict=True):
+            np.testing.assert_allclose(a, b)
+        bars, wanted = ([c.get_segments() for c in x.collections] for x in (ax, expected))
+        np.testing.assert_allclose(bars, wanted)
+        assert [t.get_text() for t in ax.get_legend().get_texts()] == [
+            t.get_text() for t in expected.get_legend().get_texts()
+        ]
+        assert ax.get_title() == expected.get_title()
 
 
 def test_own_axes_and_file(effects, tmp_path):
@@ -87,6 +111,12 @@ def test_errors(effects):
     tables, true = effects
     with pytest.raises(TypeError, match="expected a dictionary level -> table.*found a DataFrame"):
         pl.calibration(tables[0.5], true)
+    with pytest.raises(ValueError, match="effects lacks the columns .*written by scjepa.tl.evaluate_intervals"):
+        pl.calibration(tables[0.5])
+    with pytest.raises(ValueError, match="true is missing: give the measured effects"):
+        pl.calibration(tables)
+    with pytest.raises(ValueError, match="no table 'intervals'.*run scjepa.tl.evaluate_intervals first"):
+        pl.calibration(ad.AnnData(np.ones((1, 1))))
     with pytest.raises(TypeError, match="found an empty one"):
         pl.calibration({}, true)
     with pytest.raises(ValueError, match="levels '90': expected numbers between 0 and 1"):

@@ -10,8 +10,10 @@ import pytest
 
 from scjepa import pl
 from scjepa.pl._scores import TITLES
+from scjepa.pl._written import ALL_CONDITIONS
 from scjepa.tl import summarize_scores
-from scjepa.tl._summary import GOALS
+from scjepa.tl._profiles import ALL_CONDITIONS as tl_name
+from scjepa.tl._profiles import GOALS, PROFILES
 
 
 @pytest.fixture
@@ -60,9 +62,24 @@ def test_one_dot_per_condition(table):
 
 def test_model_in_color_baselines_gray(table):
     colors = [bar.get_facecolor() for bar in pl.scores(table, "l2").axes[0].patches]
-    assert len({*colors[1:]}) == 1 and colors[0] != colors[1]
+    assert len({c[:3] for c in colors[1:]}) == 1 and colors[0] != colors[1]
     red, green, blue, _ = colors[1]
     assert red == green == blue
+
+
+def bars(figure, axis) -> dict:
+    return dict(zip([n.split(" (")[0] for n in names(figure.axes[0])], axis.patches, strict=True))
+
+
+def test_bars_over_fewer_conditions_are_pale(table):
+    figure = pl.scores(table)
+    for axis in figure.axes:
+        assert [m for m, bar in bars(figure, axis).items() if bar.get_facecolor()[3] < 1] == ["additive"]
+    undefined = (table.method == "mean") & (table.metric == "pearson_delta") & (table.perturbation == "A")
+    figure = pl.scores(table.assign(value=table["value"].mask(undefined)))
+    assert bars(figure, figure.axes[0])["mean"].get_facecolor()[3] == 1
+    assert bars(figure, figure.axes[1])["mean"].get_facecolor()[3] < 1
+    assert [t.get_text() for t in figure.axes[1].texts if "undefined" not in t.get_text()] == ["3 of 4"]
 
 
 def test_the_ceiling_is_a_hatched_bar_at_the_end_with_a_line(table):
@@ -77,6 +94,27 @@ def test_the_ceiling_is_a_hatched_bar_at_the_end_with_a_line(table):
 def test_arrows_agree_with_the_printed_table():
     assert list(TITLES) == list(GOALS)
     assert all(TITLES[m].endswith(GOALS[m]) for m in GOALS)
+
+
+def test_scores_of_all_conditions_at_once_have_one_dot(table):
+    rows = [(m, k, ALL_CONDITIONS, ALL_CONDITIONS, "centroid_ami", v)
+            for m, k, v in [("model", "model", 0.9), ("mean", "baseline", 0.2)]]  # fmt: skip
+    figure = pl.scores(pd.concat([table, pd.DataFrame(rows, columns=table.columns)]))
+    axis = figure.axes[2]
+    assert axis.get_title() == "centroid AMI ↑"
+    widths = {m: bar.get_width() for m, bar in bars(figure, axis).items()}
+    assert widths == {"model": 0.9, "mean": 0.2, "no change": 0, "additive": 0}
+    assert sorted(axis.collections[0].get_offsets()[:, 0]) == [0.2, 0.9]
+    assert len(figure.axes[0].collections[0].get_offsets()) == 13  # the others are as they were
+    assert ALL_CONDITIONS == tl_name
+
+
+def test_of_many_metrics_those_of_the_minimal_profile_are_drawn(table):
+    part = table[table.metric == "l2"]
+    many = pd.concat([table, *(part.assign(metric=m) for m in list(TITLES)[4:14])])
+    titles = [a.get_title() for a in pl.scores(many).axes]
+    assert titles == [TITLES[m] for m in (*PROFILES["minimal"][:2], *list(TITLES)[4:7])]
+    assert len(pl.scores(many, list(TITLES)[7:10]).axes) == 3
 
 
 def test_anndata_given_axes_and_file(table, tmp_path):

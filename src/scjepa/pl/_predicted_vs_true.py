@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import Any, cast
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import scipy.sparse as sp
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from scjepa._checks import closest, require_labels, require_member, some
 from scjepa._keys import Keys
 from scjepa._labels import parse_label
 from scjepa._scale import check_scale, lognormalise
 from scjepa.pl._figure import COLORS, INK, MUTED, finish, tidy
+from scjepa.pl._names import name_dots
 
 
 def _mean(x: Any, rows: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ def predicted_vs_true(
     perturbation_key, control, context_key, separator, layer
         As for :func:`scjepa.tl.evaluate`; by default what ``pred.uns`` says.
     n_labels
-        Number of genes to name.
+        Number of genes to name; names that find no room beside their dot are left out.
     ax
         Axes to draw into; new ones by default.
     save
@@ -166,56 +166,6 @@ def predicted_vs_true(
     ax.set_xlabel("true effect (log-normalized)", fontsize=9)
     ax.set_ylabel("predicted effect", fontsize=9)
     tidy(ax)
-    _name_genes(ax, true, predicted, top, [str(g) for g in pred.var_names[top]])
+    name_dots(ax, true, predicted, top, [str(g) for g in pred.var_names[top]])
     finish(ax, save)
     return ax
-
-
-def _name_genes(ax: Axes, x: np.ndarray, y: np.ndarray, top: np.ndarray, names: list[str]) -> None:
-    """Write the names of the dots ``top``, one after the other, each where it is in the way of least.
-
-    A name tries places around its dot, near ones first: it must stay inside the axes and off other names, their lines
-    and named dots, and covers as little as possible of the other dots and of the diagonal. All in pixels: the size of
-    a name does not depend on the data.
-    """
-    figure = cast(Figure, ax.get_figure(root=True))
-    figure.draw_without_rendering()  # the layout decides now where the axes are
-    point = figure.dpi / 72
-    dots = ax.transData.transform(np.column_stack([x, y]))
-    diagonal = np.linspace(*ax.get_xlim(), 200)
-    soft = np.vstack([dots, ax.transData.transform(np.column_stack([diagonal, diagonal]))])
-    angle = np.arange(0, 2 * np.pi, np.pi / 8)
-    radius = np.repeat([4, 10, 17, 25, 34, 44, 55, 70, 90], len(angle)) * point
-    direction = np.tile(np.column_stack([np.cos(angle), np.sin(angle)]), (9, 1))
-    frame = ax.get_window_extent().padded(-point).get_points()
-    hard = dots[top]
-    boxes: list[np.ndarray] = []
-    for i, name in zip(top, names, strict=True):
-        label = ax.annotate(
-            name,
-            (x[i], y[i]),
-            xytext=(0, 0),
-            textcoords="offset points",
-            fontsize=7,
-            color=INK,
-            va="center",
-            ha="center",
-            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": INK, "shrinkA": 0, "shrinkB": 2},
-            zorder=4,
-        )
-        half = np.array(label.get_window_extent().size) / 2 + 0.5 * point
-        center = dots[i] + direction * (radius[:, None] + half)
-        low, high = center - half, center + half
-        line = dots[i] + np.linspace(0, 1, 20)[:, None, None] * (center - dots[i])
-        bad = ((low < frame[0]) | (high > frame[1])).any(1) + _inside(hard, low, high)
-        for box in boxes:
-            bad += ((low < box[1]) & (high > box[0])).all(1) + ((line > box[0]) & (line < box[1])).all(2).any(0)
-        best = int(np.argmin(1e4 * bad + 2 * _inside(soft, low, high) + radius / point))
-        label.set_position(tuple((center[best] - dots[i]) / point))
-        boxes.append(np.stack([low[best], high[best]]))
-        hard = np.vstack([hard, line[:, best]])
-
-
-def _inside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return the number of ``(n, 2)`` points inside each of the boxes from ``low`` to ``high``, both ``(boxes, 2)``."""
-    return ((points > low[:, None]) & (points < high[:, None])).all(2).sum(1)

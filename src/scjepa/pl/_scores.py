@@ -14,16 +14,52 @@ from matplotlib.figure import Figure
 from scjepa._checks import require_member
 from scjepa._keys import Keys
 from scjepa.pl._figure import COLORS, INK, MUTED, finish, panels, tidy
+from scjepa.pl._written import ALL_CONDITIONS, common_conditions
 
 TITLES = {
     "l2": "L2 ↓",
     "pearson_delta": "Pearson Δ ↑",
     "pearson_delta_systema": "Pearson Δ, training mean\nas reference ↑",
     "e_distance": "E-distance ↓",
+    "discrimination_score_l1": "discrimination, L1 ↑",
     "variance_ratio": "variance ratio →1",
     "shift_ratio": "shift ratio →1",
+    "mse": "MSE ↓",
+    "mae": "MAE ↓",
+    "mse_delta": "MSE of effects ↓",
+    "mae_delta": "MAE of effects ↓",
+    "weighted_mse": "weighted MSE ↓",
+    "weighted_r2": "weighted R² ↑",
+    "cosine_logfc": "cosine of log fold changes ↑",
+    "discrimination_score_l2": "discrimination, L2 ↑",
+    "discrimination_score_cosine": "discrimination, cosine ↑",
+    "perturbench_rank": "PerturBench rank, RMSE ↓",
+    "perturbench_rank_cosine": "PerturBench rank, cosine ↓",
+    "centroid_accuracy": "centroid accuracy ↑",
+    "normalized_inverse_rank": "normalized inverse rank ↑",
+    "mmd": "MMD ↓",
+    "sliced_wasserstein": "sliced Wasserstein ↓",
+    "de_overlap_at_N": "DE overlap@N ↑",
+    **{f"de_overlap_at_{k}": f"DE overlap@{k} ↑" for k in (50, 100, 200, 500)},
+    "de_precision_at_N": "DE precision@N ↑",
+    **{f"de_precision_at_{k}": f"DE precision@{k} ↑" for k in (50, 100, 200, 500)},
+    "de_recall": "DE recall ↑",
+    "de_direction_match": "DE direction match ↑",
+    "de_spearman_lfc": "DE Spearman of log fold\nchanges ↑",
+    "de_pr_auc": "DE PR AUC ↑",
+    "de_roc_auc": "DE ROC AUC ↑",
+    "de_count_ratio": "DE count ratio →1",
+    "de_spearman_count": "Spearman of DE counts ↑",
+    "centroid_ami": "centroid AMI ↑",
+    "pearson_edistance": "Pearson of E-distances ↑",
 }
 """Panel titles, with the arrow of :func:`scjepa.tl.format_scores`."""
+
+MAX_PANELS = 9
+"""With more metrics in a table those of the profile ``"minimal"`` are drawn."""
+
+PALE = 0.45
+"""Opacity of bars over fewer conditions than the others, which can't be compared with them."""
 
 COLUMNS = ("method", "kind", "perturbation", "context", "metric", "value")
 
@@ -39,14 +75,15 @@ def scores(
 
     The replicate ceiling, if it is in the table, comes last as a hatched bar, with a dotted line through the panel.
     Bars are means over conditions, chosen as in :func:`scjepa.tl.summarize_scores`; each dot is one condition. A
-    method that scores fewer conditions than the others says so beside its name.
+    method that scores fewer conditions than the others says so, beside its name or in the panel, and its bars are pale:
+    they can't be compared with the others.
 
     Parameters
     ----------
     scores
         Table of :func:`scjepa.tl.evaluate`, several joined with :func:`pandas.concat`, or the scored AnnData.
     metric
-        Metric or metrics to draw; by default all with any value.
+        Metric or metrics to draw; by default all with any value, of more than nine those of the profile "minimal".
     ax
         Axes to draw into, one per panel; new ones by default.
     save
@@ -85,59 +122,84 @@ def scores(
         raise ValueError("scores has no values to draw.")
     available = list(dict.fromkeys(filled["metric"]))
     chosen = available if metric is None else ([metric] if isinstance(metric, str) else list(metric))
+    if metric is None and len(available) > MAX_PANELS:
+        minimal = list(TITLES)[: list(TITLES).index("mse")]
+        chosen = [m for m in available if m in minimal] or available[:MAX_PANELS]
     for name in chosen:
         require_member(name, available, "metric", where="the metrics with values in scores")
 
     condition = ["perturbation", "context"]
-    has = filled.drop_duplicates(["method", *condition]).pivot(index=condition, columns="method", values="kind").notna()
     kind = table.drop_duplicates("method").set_index("method")["kind"]
-    contenders = has[[m for m in has.columns if kind[m] != "ceiling"]]
-    broad = contenders.columns[contenders.mean() >= 0.5]
-    common = has[broad].all(axis=1)
-    keep = common.index[common] if common.any() else common.index
-    shown = filled[pd.MultiIndex.from_frame(filled[condition]).isin(keep)]
+    overall = filled["perturbation"] == ALL_CONDITIONS  # one score of all conditions at once
+    single = filled[~overall] if not overall.all() else filled
+    keep = common_conditions(single, kind)
+    shown = single[pd.MultiIndex.from_frame(single[condition]).isin(keep)]
     count = shown.drop_duplicates(["method", *condition])["method"].value_counts()
     rank = shown[shown["metric"] == ("l2" if "l2" in available else chosen[0])].groupby("method")["value"].mean()
     models = [m for m in kind.index if kind[m] == "model" and m in count]
     others = sorted((m for m in kind.index if kind[m] != "model" and m in count), key=lambda m: rank.get(m, np.inf))
+    most = max((n for m, n in count.items() if kind[m] != "ceiling"), default=count.max())
     others.sort(key=lambda m: kind[m] == "ceiling")
     methods = models + others
-    ceilings = [i for i, m in enumerate(methods) if kind[m] == "ceiling"]
-    most = max((n for m, n in count.items() if kind[m] != "ceiling"), default=count.max())
     color = {m: COLORS[i % len(COLORS)] for i, m in enumerate(models)} | dict.fromkeys(others, MUTED)
     names = [m if count[m] == most else f"{m} ({count[m]} of {most})" for m in methods]
 
-    axes = panels(len(chosen), ax, size=(3.1, 0.9 + 0.32 * len(methods)), columns=3)
+    axes = panels(len(chosen), ax, size=(3.1, 0.9 + 0.32 * len(methods)), columns=4 if len(chosen) > 6 else 3)
     left = [spec is None or ax is not None or spec.is_first_col() for spec in (a.get_subplotspec() for a in axes)]
     for j, (name, axis) in enumerate(zip(chosen, axes, strict=True)):
-        part = shown[shown["metric"] == name]
-        mean = part.groupby("method")["value"].mean().reindex(methods)
-        place = np.arange(len(methods))
-        bars = axis.barh(place, mean.fillna(0), height=0.68, color=[color[m] for m in methods], zorder=2)
-        for i in ceilings:
-            bars[i].set(facecolor="white", edgecolor=MUTED, hatch="////")
-            if not np.isnan(mean.iloc[i]) and "→1" not in TITLES.get(name, ""):
-                axis.axvline(mean.iloc[i], color=INK, lw=0.8, ls=":", zorder=4)
-        rng = np.random.default_rng(0)  # jitter only: the same picture every time
-        at = part["method"].map({m: i for i, m in enumerate(methods)}).to_numpy()
-        crowded = len(keep) > 25
-        height = at + (rng.uniform(-0.2, 0.2, len(part)) if len(keep) > 2 else 0)
-        axis.scatter(
-            part["value"], height, s=7 if crowded else 12, color=INK, ec="white", lw=0.3, zorder=3, clip_on=False
-        )
-        for i, value in enumerate(mean):
-            if np.isnan(value):
-                axis.annotate(
-                    "undefined", (0, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7, color=INK
-                )
-        if "→1" in TITLES.get(name, ""):
-            axis.axvline(1, color=INK, lw=0.8, ls="--", zorder=4)
-        if part["value"].min() < 0:
-            axis.axvline(0, color=INK, lw=0.8, zorder=4)
-        axis.set_yticks(place, names if left[j] else [])
-        axis.set_ylim(len(methods) - 0.4, -0.6)
-        axis.set_title(TITLES.get(name, name), fontsize=10, color=INK)
-        axis.grid(axis="x", color="#E5E5E5", lw=0.6, zorder=0)
-        axis.set_axisbelow(True)
-        tidy(axis)
+        once = filled[overall & filled["method"].isin(methods) & (filled["metric"] == name)]
+        each = shown[shown["metric"] == name]
+        _panel(axis, name, each if once.empty else once, kind[methods], color, crowd=len(keep) if once.empty else 1)
+        here = each["method"].value_counts()
+        for bar, (i, m) in zip(axis.patches, enumerate(methods), strict=True):
+            if kind[m] == "ceiling" or not once.empty or here.get(m, 0) in (0, most):
+                continue
+            bar.set_alpha(PALE)
+            if here[m] < count[m]:  # undefined in some conditions, in this metric only
+                _write(axis, i, f"{here[m]} of {most}")
+        axis.set_yticks(np.arange(len(methods)), names if left[j] else [])
     return finish(axes[0], save)
+
+
+def _panel(ax: Axes, name: str, part: pd.DataFrame, kind: pd.Series, color: dict[str, str], *, crowd: int) -> None:
+    """Draw one metric: a bar per method of ``kind``, a dot per value."""
+    mean = part.groupby("method")["value"].mean().reindex(kind.index)
+    one_is_best = "→1" in TITLES.get(name, "")
+    bars = ax.barh(np.arange(len(kind)), mean.fillna(0), height=0.68, color=[color[m] for m in kind.index], zorder=2)
+    for i, (bar, value) in enumerate(zip(bars, mean, strict=True)):
+        if kind.iloc[i] == "ceiling":
+            bar.set(facecolor="white", edgecolor=MUTED, hatch="////")
+            if not np.isnan(value) and not one_is_best:
+                ax.axvline(value, color=INK, lw=0.8, ls=":", zorder=4)
+        if np.isnan(value):
+            _write(ax, i, "undefined")
+    rng = np.random.default_rng(0)  # jitter only: the same picture every time
+    at = part["method"].map({m: i for i, m in enumerate(kind.index)}).to_numpy()
+    height = at + (rng.uniform(-0.2, 0.2, len(part)) if crowd > 2 else 0)
+    size = 7 if crowd > 25 else 12
+    ax.scatter(part["value"], height, s=size, color=INK, ec="white", lw=0.3, zorder=3, clip_on=False)
+    if one_is_best:
+        ax.axvline(1, color=INK, lw=0.8, ls="--", zorder=4)
+    if part["value"].min() < 0:
+        ax.axvline(0, color=INK, lw=0.8, zorder=4)
+    ax.set_ylim(len(kind) - 0.4, -0.6)
+    ax.set_title(TITLES.get(name, name), fontsize=10, color=INK)
+    ax.grid(axis="x", color="#E5E5E5", lw=0.6, zorder=0)
+    ax.set_axisbelow(True)
+    tidy(ax)
+
+
+def _write(ax: Axes, place: int, text: str) -> None:
+    """Write at the foot of a bar."""
+    box = {"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 0.8}
+    ax.annotate(
+        text,
+        (0, place),
+        xytext=(3, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=7,
+        color=INK,
+        bbox=box,
+        zorder=5,
+    )

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Any, cast
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.text import Annotation, Text
 
 from scjepa._keys import Keys
 from scjepa.pl._effect_tables import check_effects, condition_names, condition_rows, measured, tidy_table
 from scjepa.pl._figure import COLORS, INK, finish, tidy
-from scjepa.pl._predicted_vs_true import _name_genes
+from scjepa.pl._names import name_dots
 from scjepa.pl._scores import COLUMNS
 
 LOW, HIGH = 0.85, 1.15
@@ -48,7 +46,7 @@ def shift_magnitude(
         With predicted effects: measured ones, conditions x genes with the perturbation (and the context, if there are
         several) in the index, like :func:`scjepa.datasets.true_effects`. Lengths are over the genes in both.
     n_labels
-        Number of conditions to name, the worst ratios first.
+        Number of conditions to name, the worst ratios first; names that find no room are left out.
     ax
         Axes to draw into; new ones by default.
     save
@@ -106,12 +104,7 @@ def shift_magnitude(
         far = np.abs(np.log(ratio))
     named = [i for i in np.argsort(-far, kind="stable") if not good[i]][: max(n_labels, 0)]
     x, y = (lengths[name].to_numpy() for name in ("true", "predicted"))
-    _name_genes(ax, x, y, np.array(named, dtype=int), [str(lengths["condition"].iloc[i]) for i in named])
-    figure = cast(Figure, ax.get_figure(root=True))
-    for label in [t for t in ax.texts if isinstance(t, Annotation)]:  # a name beside its dot needs no line to it
-        near = Text.get_window_extent(label).padded(6 * figure.dpi / 72)
-        if label.arrow_patch is not None and near.contains(*ax.transData.transform(label.xy)):
-            label.arrow_patch.set_visible(False)
+    name_dots(ax, x, y, np.array(named, dtype=int), [str(lengths["condition"].iloc[i]) for i in named])
     finish(ax, save)
     return ax
 

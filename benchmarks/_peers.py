@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,17 @@ sys.path.append(str(HERE))
 from make_env import REQUIREMENTS, default_envs, interpreter  # noqa: E402
 
 PEERS = tuple(REQUIREMENTS)
-TITLES = {"scgen": "scGen", "biolord": "biolord", "scvi": "scVI", "scjepa": "PerturbJEPA"}
+TITLES = {
+    "scgen": "scGen",
+    "biolord": "biolord",
+    "scvi": "scVI",
+    "gears": "GEARS",
+    "cellflow": "CellFlow",
+    "scjepa": "PerturbJEPA",
+}
+METRICS = ("l2", "pearson_delta", "pearson_delta_systema", "e_distance", "variance_ratio", "shift_ratio")
+NO_CONTEXT = "context"
+"""Column of a constant context that peers get where there is none."""
 
 
 def add_peer_options(options: Any, choices: Sequence[str]) -> None:
@@ -57,10 +67,11 @@ def run_peer(
     *,
     perturbation_key: str,
     control: str,
-    context_key: str,
+    context_key: str = "",
     predict: Sequence[tuple[str, str]] = (),
     seed: int = 0,
     max_epochs: int | None = None,
+    gene_sets: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[ad.AnnData | None, dict[str, Any]]:
     """Train a peer on ``cells`` and let it predict.
 
@@ -71,15 +82,18 @@ def run_peer(
     envs
         Folder with the environments.
     cells
-        Training cells with all controls, log-normalised in ``X``: what is held out must be gone.
+        Training cells with all controls, log-normalised in ``X``: what is held out must be gone. Counts, for peers
+        that need them, in ``layers["counts"]``.
     perturbation_key, control, context_key
-        Columns of ``obs``, label of controls.
+        Columns of ``obs``, label of controls. Without contexts all cells are of the context ``"all"``.
     predict
-        Pairs of perturbation and context.
+        Pairs of perturbation and context (which is not read where there are no contexts).
     seed
         Of the training.
     max_epochs
         None: the peer's own default.
+    gene_sets
+        Terms of each perturbed gene, for peers that use prior knowledge.
 
     Returns
     -------
@@ -93,14 +107,17 @@ def run_peer(
     task = {
         "perturbation_key": perturbation_key,
         "control": control,
-        "context_key": context_key,
-        "predict": [list(question) for question in predict],
+        "context_key": context_key or NO_CONTEXT,
+        "predict": [[perturbation, context if context_key else "all"] for perturbation, context in predict],
         "seed": seed,
         "threads": 1,
         "max_epochs": max_epochs,
+        "gene_sets": {gene: sorted(terms) for gene, terms in (gene_sets or {}).items()},
     }
-    obs = cells.obs[[perturbation_key, context_key]].astype(str)
-    cells = ad.AnnData(cells.X, obs=obs, var=cells.var[[]])
+    obs = cells.obs[[perturbation_key]].astype(str)
+    obs[task["context_key"]] = cells.obs[context_key].astype(str) if context_key else "all"
+    layers = {"counts": cells.layers["counts"]} if "counts" in cells.layers else None
+    cells = ad.AnnData(cells.X, obs=obs, var=cells.var[[]], layers=layers)
     own = peer == "scjepa"  # speed.py times it like the others
     script = HERE.parent / "_run_scjepa.py" if own else HERE / f"run_{peer}.py"
     with tempfile.TemporaryDirectory(prefix="scjepa_peer_") as name:
@@ -119,12 +136,21 @@ def run_peer(
 
 
 def score_peers(
-    run: Run, columns: Columns, *, peers: Sequence[str], envs: Path, seeds: int, file: Path
+    run: Run,
+    columns: Columns,
+    *,
+    peers: Sequence[str],
+    envs: Path,
+    seeds: int,
+    file: Path,
+    epochs: Mapping[str, int] | None = None,
+    gene_sets: Mapping[str, Sequence[str]] | None = None,
 ) -> pd.DataFrame:
     """Score peers on one split, like :func:`_common.score_run` does the model.
 
     Peers take hours and stay as they are while scjepa changes: what ``file`` holds of them is taken from there, what
-    is new is added to it. Delete the file to train them again.
+    is new is added to it. Delete the file to train them again. ``epochs`` by peer cap the training; a peer that is not
+    named there trains as long as its authors say.
     """
     known = pd.read_csv(file, dtype={"perturbation": str, "context": str}) if file.is_file() else pd.DataFrame()
     out = []
@@ -144,10 +170,18 @@ def score_peers(
                 context_key=columns.context or "",
                 predict=[(p, run.context or "") for p in run.perturbations],
                 seed=seed,
+                max_epochs=(epochs or {}).get(peer),
+                gene_sets=gene_sets,
             )
             assert predicted is not None
             scores = tl.evaluate(
-                predicted, run.cells, **columns.for_evaluate(), baselines=None, ceiling=False, method=TITLES[peer]
+                predicted,
+                run.cells,
+                **columns.for_evaluate(),
+                metrics=METRICS,
+                baselines=None,
+                ceiling=False,
+                method=TITLES[peer],
             )
             spent = {
                 f"{k}_seconds": sum(measured[f"{p}_{k}_seconds"] for p in ("train", "predict")) for k in ("cpu", "wall")

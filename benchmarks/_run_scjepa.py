@@ -1,6 +1,6 @@
-"""Trains PerturbJEPA on a task of ``peers/task.py`` with its defaults, and takes its time apart; ``speed.py`` starts it.
+"""Trains PerturbJEPA on a task of ``peers/task.py`` with its defaults, predicts, and takes its time apart.
 
-Beside what every runner measures it writes
+``leaderboard.py`` and ``speed.py`` start it. Beside what every runner measures it writes, where stage 1 was trained,
 
 - seconds by part of the training (``part_*_seconds``: processor time, parts of one thread);
 - ``stage1_cells``: cells visited in stage 1, and ``stage1_matmul_seconds``: what the matrix products of its steps take
@@ -86,10 +86,11 @@ def step_seconds(module: Any, decoder: Any, rows: int) -> float:
     return fastest(lambda: [a @ b for a, b in [*products, hide, hide]], 10)
 
 
-def run(cells: Any, task: dict, clock: Clock) -> tuple[None, int]:
+def run(cells: Any, task: dict, clock: Clock) -> tuple[Any, int]:
     """Train, predict, and time the parts."""
     import logging
 
+    import anndata
     import torch
 
     from scjepa import PerturbJEPA
@@ -97,20 +98,30 @@ def run(cells: Any, task: dict, clock: Clock) -> tuple[None, int]:
     logging.getLogger("scjepa").setLevel(logging.ERROR)
     seconds: dict[str, float] = {}
 
+    context_key = task["context_key"] if cells.obs[task["context_key"]].nunique() > 1 else None
+
     def train() -> PerturbJEPA:
-        PerturbJEPA.setup_anndata(cells, task["perturbation_key"], task["control"], context_key=task["context_key"])
+        PerturbJEPA.setup_anndata(cells, task["perturbation_key"], task["control"], context_key=context_key)
         model = PerturbJEPA(cells)
         timed(model, seconds)
         model.train(max_epochs=task["max_epochs"], seed=task["seed"], enable_progress_bar=False)
         return model
 
-    def predict() -> None:
+    def predict() -> Any:
+        asked: dict[str, list[str]] = {}
         for perturbation, context in task["predict"]:
-            model.predict_perturbation(perturbation, context=context)
+            asked.setdefault(context, []).append(perturbation)
+        parts = [
+            model.predict_perturbation(perturbations, context=context if context_key else None, seed=task["seed"])
+            for context, perturbations in asked.items()
+        ]
+        return parts[0] if len(parts) == 1 else anndata.concat(parts, uns_merge="same")
 
     model = clock.run("train", train)
-    clock.run("predict", predict)
+    predicted = clock.run("predict", predict)
     clock.measured["peak_mb"] = memory("HWM")
+    if "encoder_train_loss" not in model.history:  # one profile per condition: no network
+        return predicted, 0
     seconds["stage1"] = seconds.get("stage1", float("nan")) - seconds.get("stage1_finish", 0.0)
     seconds["rest"] = clock.measured["train_cpu_seconds"] - sum(seconds.values())
     epochs = len(model.history["encoder_train_loss"])
@@ -125,7 +136,7 @@ def run(cells: Any, task: dict, clock: Clock) -> tuple[None, int]:
             "latent_seconds": fastest(lambda: model.get_latent_representation(batch_size=LATENT_BATCH), 2),
             "latent_matmul_seconds": cells.n_obs / LATENT_BATCH * forward_seconds(encoder, LATENT_BATCH),
         }
-    return None, epochs
+    return predicted, epochs
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from _peers import add_peer_options, require_peers, score_peers
 def kang(folder: Path) -> Iterator[Run]:
     """Leave out the stimulated cells of one type; genes are chosen without them."""
     cells = read(folder, "kang18_combined.h5ad")
+    cells.layers["counts"] = cells.X.copy()  # scVI reads counts
     sc.pp.normalize_total(cells, target_sum=1e4)
     sc.pp.log1p(cells)
     for place in sorted(cells.obs["cell_type"].astype(str).unique()):

@@ -5,7 +5,9 @@ environment variable ``SCJEPA_PEER_ENVS`` or ``scjepa-peers`` in the user's cach
 Versions are the last that install together on Python 3.11:
 
 - pertpy 1.0.3 imports a name that statsmodels 0.15 has removed, and brings no scvi-tools, which its scGen needs;
-- biolord 0.0.3 and scVI run on the scvi-tools that scjepa is tested with.
+- biolord 0.0.3 and scVI run on the scvi-tools that scjepa is tested with;
+- cell-gears 0.1.2 leaves torch_geometric to the user;
+- cellflow-tools 0.0.9 imports requests without declaring it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ REQUIREMENTS = {
     "scgen": ["pertpy==1.0.3", "statsmodels<0.15", "scvi-tools==1.4.2", "scanpy"],
     "biolord": ["biolord==0.0.3", "scvi-tools==1.4.2", "scanpy"],
     "scvi": ["scvi-tools==1.4.2", "scanpy"],
+    "gears": ["cell-gears==0.1.2", "torch_geometric==2.8.1", "torch", "scanpy"],
+    "cellflow": ["cellflow-tools==0.0.9", "requests", "torch"],
 }
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
 

@@ -3,10 +3,12 @@
 A task is a folder with two files:
 
 ``cells.h5ad``
-    Training cells and all controls, log-normalised (for scVI counts); the cells that are held out are not in it.
+    Training cells (or one profile per condition) and all controls, log-normalised, with ``layers["counts"]`` where
+    counts are known; the cells that are held out are not in it.
 ``task.json``
-    ``perturbation_key``, ``control``, ``context_key``, ``predict`` (a list of ``[perturbation, context]``), ``seed``,
-    ``threads`` and ``max_epochs`` (null: the peer's own default, with early stopping if its tutorial has it).
+    ``perturbation_key``, ``control``, ``context_key``, ``predict`` (a list of ``[perturbation, context]``; combinations
+    are written ``A+B``), ``seed``, ``threads``, ``max_epochs`` (null: the peer's own default, with early stopping if its
+    tutorial has it) and ``gene_sets`` (terms of each perturbed gene, may be empty).
 
 A runner writes ``predicted.h5ad`` (cells x genes of the task, log-normalised, with the two columns of labels) and
 ``measured.json`` beside them: seconds of wall clock and processor for set-up with training and for prediction, epochs
@@ -26,6 +28,9 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+PACKAGES = {"scvi": "scvi-tools", "gears": "cell-gears", "cellflow": "cellflow-tools"}
+"""Names of packages that differ from what is imported."""
 
 
 def memory(which: str) -> float:
@@ -90,7 +95,7 @@ def main(doc: str, packages: Sequence[str], run: Callable[[Any, dict, Clock], tu
     cells = anndata.read_h5ad(folder / "cells.h5ad")
     predicted, epochs = run(cells, task, clock)
     clock.measured = {"peak_mb": memory("HWM"), "epochs": epochs} | clock.measured
-    versions = {name: version(name) for name in ("torch", "scvi-tools", *packages) if name != "scvi"}
+    versions = {name: version(PACKAGES.get(name, name)) for name in ("torch", *packages)}
     record = clock.measured | {"versions": versions | {"python": platform.python_version()}}
     (folder / "measured.json").write_text(json.dumps(record, indent=1))
     if predicted is not None:
@@ -103,6 +108,32 @@ def controls_of(cells: Any, task: dict, context: str) -> Any:
     obs = cells.obs
     mine = (obs[task["perturbation_key"]] == task["control"]) & (obs[task["context_key"]] == context)
     return cells[mine.to_numpy()].copy()
+
+
+def combination_rows(cells: Any, task: dict) -> Any:
+    """Return a mask of the cells with several perturbed genes."""
+    return cells.obs[task["perturbation_key"]].astype(str).str.contains("+", regex=False).to_numpy()
+
+
+def asks_for_unseen(cells: Any, task: dict) -> bool:
+    """Tell whether a perturbation is asked for that no cell has: then it must be made of its parts."""
+    return not {perturbation for perturbation, _ in task["predict"]} <= set(cells.obs[task["perturbation_key"]])
+
+
+def multi_hot(labels: Any, genes: list[str]) -> Any:
+    """Return labels x genes: 1 where a gene is among the perturbed ones."""
+    import numpy as np
+
+    return np.array([[gene in label.split("+") for gene in genes] for label in labels], dtype=np.float32)
+
+
+def validation_rows(cells: Any, task: dict, share: float = 0.1) -> Any:
+    """Return a random mask of cells that validate; with one profile per condition only combinations do."""
+    import numpy as np
+
+    chosen = np.random.default_rng(task["seed"]).random(cells.n_obs) < share
+    alone = ~cells.obs[task["perturbation_key"]].duplicated(keep=False).to_numpy()
+    return chosen & (~alone | combination_rows(cells, task))
 
 
 def as_prediction(values: Any, source: Any, task: dict, perturbation: str, context: str) -> Any:

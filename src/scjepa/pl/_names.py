@@ -30,7 +30,8 @@ def name_dots(ax: Axes, x: FloatArray, y: FloatArray, named: np.ndarray, names: 
 
     A name tries places around its dot, near ones first. It must stay inside the axes, off other names, named dots and
     their lines, and its line must not cross another; it covers as little as possible of the other dots and of the
-    diagonal, and is nearer to its dot than to others. Where no place is free the name is left out: a dot in a crowd can't be told from its neighbours anyway.
+    diagonal, and is nearer to its dot than to others. Where no place is free the name is left out: a dot in a crowd
+    can't be told from its neighbours anyway.
     All in pixels, since the size of a name does not depend on the data.
 
     Parameters

@@ -87,8 +87,8 @@ def evaluate_intervals(
     ``"width"`` (mean, log-normalised), ``"l2"`` (error of the effect, :func:`scjepa.metrics.l2`), ``"gene_spearman"``
     (rank correlation over genes of width and absolute error), ``"n_genes"`` and, for all genes, ``"distance"``.
 
-    Rows of kind ``"pooled"`` (perturbation and context ``"(all conditions)"``): ``"coverage"`` and ``"width"`` over all genes of all
-    conditions, the mean ``"l2"``, ``"n_genes"``, and over conditions, with u the mean width or the distance,
+    Rows of kind ``"pooled"`` (perturbation and context ``"(all conditions)"``): ``"coverage"`` and ``"width"`` over all
+    genes of all conditions, the mean ``"l2"``, ``"n_genes"``, and over conditions, with u the mean width or the distance,
     ``"spearman_u"`` (:func:`~scjepa.metrics.uncertainty_spearman` of u and L2) and ``"risk_area_u"``, the area under
     the curve of the mean L2 of the most certain conditions against the share kept
     (:func:`~scjepa.metrics.selective_risk_curve`); ``"risk_area_ideal"`` is that of the best possible order.

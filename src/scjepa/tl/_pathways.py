@@ -74,7 +74,8 @@ def pathway_consistency(
         prediction, all baselines and the ceiling.
         ``"prerank"``: enrichment along all genes ranked by log fold change, by permutations. That takes long (about a
         second a condition for 50 pathways, minutes for thousands), so with ``baselines="auto"`` only the baseline with
-        the lowest mean L2 (among those with most conditions) is ranked beside the prediction (all those that you list, otherwise), and no ceiling.
+        the lowest mean L2 (among those with most conditions) is ranked beside the prediction, and no ceiling. Baselines
+        that you list are all ranked.
     definition, threshold, pseudocount, fdr
         Which genes are differentially expressed, see :func:`scjepa.tl.deg_recovery`. ``fdr`` is the rate for pathways
         too.
@@ -95,8 +96,9 @@ def pathway_consistency(
     Returns
     -------
     Tidy table, one row per method x condition x enrichment x metric: ``method``, ``kind`` (``"model"``,
-    ``"baseline"`` or ``"ceiling"``), ``perturbation``, ``context``, ``enrichment``, ``metric``, ``value``. ``"overlap_at_10"`` (with ``top=10``): share of the true leading pathways among the predicted leading
-    ones; ``"jaccard"`` of the significant pathways; ``"spearman"`` of the scores of all pathways (minus log10 p-value
+    ``"baseline"`` or ``"ceiling"``), ``perturbation``, ``context``, ``enrichment``, ``metric``, ``value``.
+    ``"overlap_at_10"`` (with ``top=10``): share of the true leading pathways among the predicted leading ones;
+    ``"jaccard"`` of the significant pathways; ``"spearman"`` of the scores of all pathways (minus log10 p-value
     for ``"ora"``, normalised enrichment for ``"prerank"``, whose leading pathways are those with the largest absolute
     value). NaN where undefined, for instance without any differentially expressed gene.
     Writes the same table to ``pred.uns["jepa"][key_added]``, and to ``pred.uns["jepa"]["pathway_terms"]`` the scores

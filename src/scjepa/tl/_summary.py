@@ -46,8 +46,8 @@ def summarize_scores(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    One row per method (models first, then baselines from low to high L2, the replicate ceiling last), one column per metric (those without any
-    value are left out) and ``n_conditions``, the number of conditions averaged.
+    One row per method (models first, then baselines from low to high L2, the replicate ceiling last), one column per
+    metric (those without any value are left out) and ``n_conditions``, the number of conditions averaged.
 
     Raises
     ------

@@ -93,3 +93,12 @@ def test_one_profile_repeated(screen):
     with pytest.warns(UserWarning, match="have predicted cells that are all the same"):
         found = leaks(predicted(screen, x), screen)
     assert found["check"].tolist() == ["one profile"]
+
+
+def test_conditions_of_the_record_are_listed(screen):
+    pred = predicted(screen, shift_cells(cells(screen, "control"), np.full(80, 0.1)))
+    pred.uns["jepa"] = {"prediction": {"perturbation_key": "p", "context_key": "", "train": ["A", "B"]}}
+    with pytest.warns(UserWarning, match="1 predicted conditions were seen in training: 'A'") as caught:
+        found = leaks(pred, screen)
+    assert found[["check", "perturbation", "cells"]].values.tolist() == [["trained on", "A", 60]]
+    assert sum("predicted conditions" in str(w.message) for w in caught) == 1  # said once

@@ -21,6 +21,8 @@ THRESHOLD = 0.1
 def find_leaks(who: Contenders) -> pd.DataFrame:
     r"""Look for predictions that were made from the cells they are scored on; warn of each kind that is found.
 
+    - ``"trained on"``: conditions that the record of the prediction counts among the training conditions (warned of
+      where the record is read; an explicit ``train=`` with such conditions is an error).
     - ``"identical cells"``: predicted cells that equal a real cell of the same condition in every gene.
     - ``"reconstruction"``: predicted cells that follow the real cells of the condition one by one (as the output of an
       autoencoder does that was given the perturbed cells instead of controls). Cells are paired by name, or by position
@@ -44,7 +46,10 @@ def find_leaks(who: Contenders) -> pd.DataFrame:
     directions = np.random.default_rng(0).normal(size=(who.measured.x.shape[1], 2))
     code_pred, code_real = (_codes(x, directions) for x in (who.predicted.x, who.measured.x))
     code_train = None if who.seen is who.measured else _codes(who.seen.x, directions)
+    trained = set(who.trained.tolist()) if who.seen is who.measured else set()
     for i, (name, context) in enumerate(zip(who.names, who.contexts, strict=True)):
+        if int(who.rows[i]) in trained:
+            rows.append(("trained on", name, context, len(who.predicted.groups.cells[i]), 1.0))
         mine, real = who.predicted.groups.cells[i], who.true_cells(i)
         if len(mine) > 1 and np.ptp(code_pred[mine], axis=0).max() == 0:
             rows.append(("one profile", name, context, len(mine), 1.0))
@@ -75,7 +80,7 @@ MEANING = {
 
 
 def _warn(leaks: pd.DataFrame, n: int) -> None:
-    for check, part in leaks.groupby("check", sort=False):
+    for check, part in leaks[leaks["check"] != "trained on"].groupby("check", sort=False):
         names = list(dict.fromkeys(part["perturbation"]))
         warnings.warn(
             f"{len(part)} of {n} predicted conditions {MEANING[str(check)]}: {some(names)}.", UserWarning, stacklevel=4

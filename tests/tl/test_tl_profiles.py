@@ -178,3 +178,10 @@ def test_wide_tables_are_printed_with_methods_as_columns(full):
     lines = format_scores(full, verdicts=False).splitlines()
     assert lines[0].split()[:2] == ["metric", "model"] and lines[2].startswith("l2 ↓")
     assert len(lines) == len(means.columns) + 3
+
+
+@pytest.mark.parametrize("metric", ["centroid_ami", "de_spearman_count", "pearson_edistance", "centroid_accuracy"])
+def test_a_metric_alone_is_that_of_the_full_table(metric, pred, real, full):
+    alone = evaluate(pred, real, **KEY, metrics=metric, n_pcs=10)
+    for method in ("model", "replicate ceiling"):
+        np.testing.assert_allclose(values(alone, metric, method), values(full, metric, method), rtol=1e-6)

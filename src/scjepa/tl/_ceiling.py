@@ -22,6 +22,9 @@ REPEATS = 10
 FEW_REPEATS = 2
 """Splits averaged for scores that take long: ranks among conditions, tests of genes."""
 
+FAST = ("e_distance", "variance_ratio")
+"""Scores of cells for which all splits are averaged."""
+
 NOISE = ("l2", "mae", "mae_delta")
 """Scores that fall with the root of the number of cells; the squared ones with the number itself."""
 SQUARED_NOISE = ("mse", "mse_delta", "weighted_mse")
@@ -89,7 +92,8 @@ def ceiling_scores(
     found: dict[str, list[FloatArray]] = {}
     from_means = [m for m in metrics if REGISTRY[m].source == "means"]
     from_ranks = [m for m in metrics if REGISTRY[m].source == "ranks"]
-    for r in range(REPEATS if from_means or from_ranks else 0):
+    from_centroids = "centroid_ami" in metrics
+    for r in range(REPEATS if from_means else FEW_REPEATS if from_ranks or from_centroids else 0):
         groups = [cells[i][mask[r]] for i, mask in first.items()] + [cells[i][~mask[r]] for i, mask in first.items()]
         halves = weighted_means(who.measured.x, [(g, np.full(len(g), 1 / len(g))) for g in groups])
         a, b = (Profiles(m, m - control, control) for m in (halves[: len(which)], halves[len(which) :]))
@@ -99,11 +103,11 @@ def ceiling_scores(
         if r < FEW_REPEATS:
             for metric in from_ranks:
                 found.setdefault(metric, []).append(score_ranks(metric, a, part))
-            if "centroid_ami" in metrics:
+            if from_centroids:
                 found.setdefault("centroid_ami", []).append(np.array([score_centroids(a, part)]))
     for metric, values in found.items():
         mean = np.mean(values, axis=0)
-        if len(out[metric]) == 1 and REGISTRY[metric].source == "table":
+        if REGISTRY[metric].source == "table":
             out[metric] = mean
         else:
             out[metric][which] = corrected(metric, mean, share)
@@ -140,10 +144,6 @@ def _cells(
     if "pearson_edistance" in metrics and len(set(sides[2])) == 1:
         control = project(who.controls(sides[2][0]))
         out["pearson_edistance"][0] = pearson_edistance(sides[0], sides[1], control, control)
-
-
-FAST = ("e_distance", "variance_ratio")
-"""Scores of cells for which all splits are averaged."""
 
 
 def _genes(

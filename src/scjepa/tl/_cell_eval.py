@@ -13,8 +13,7 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 
 from scjepa._types import IntArray, Matrix
-from scjepa.tl._differential import read_sides
-from scjepa.tl._inputs import Labels, check_anndata, resolve_labels
+from scjepa.tl._inputs import Labels, check_anndata, read_sides, resolve_labels
 
 logger = logging.getLogger(__name__)
 

@@ -22,10 +22,9 @@ from scjepa.data._conditions import weighted_means
 from scjepa.tl._inputs import (
     Cells,
     Labels,
-    find_conditions,
     group,
-    predicted_matrix,
     prediction_record,
+    read_sides,
     recorded_conditions,
     reference_matrix,
 )
@@ -164,13 +163,7 @@ def contenders(
     ValueError
         As :func:`scjepa.tl.evaluate` documents.
     """
-    predicted = Cells(predicted_matrix(pred), *group(pred, labels, "pred", need_controls=False))
-    if not predicted.conditions:
-        raise ValueError(f"pred has no predicted cells: every label in obs[{labels.perturbation_key!r}] is a control.")
-    measured = Cells(
-        reference_matrix(real, pred.var_names, layer, "real"), *group(real, labels, "real", need_controls=True)
-    )
-    rows = find_conditions(predicted, measured, labels)
+    predicted, measured, rows = read_sides(pred, real, labels, layer)
     seen, trained = _training_cells(pred, predicted, measured, train, labels, layer)
 
     genes = tuple(pred.var_names)

@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from anndata import AnnData
 from scipy.stats import false_discovery_control, ttest_ind_from_stats
 
 from scjepa._types import FloatArray, IntArray, Matrix
@@ -18,21 +17,12 @@ from scjepa.data._conditions import weighted_means
 from scjepa.tl._ceiling import FEW_REPEATS, MIN_CELLS, split_in_halves
 from scjepa.tl._contenders import Contenders, dense
 from scjepa.tl._gene_tests import compare, prepare_controls
-from scjepa.tl._inputs import Cells, Labels, check_anndata, find_conditions, group, predicted_matrix, reference_matrix
 from scjepa.tl._profiles import CEILING
 
 logger = logging.getLogger(__name__)
 
 GeneTest = Literal["wilcoxon", "t-test", "t-test_overestim_var"]
 TESTS: tuple[str, ...] = get_args(GeneTest)
-
-
-class Sides(NamedTuple):
-    """Predicted and measured cells of the same conditions; ``rows[i]`` is condition ``i`` of ``pred`` in ``real``."""
-
-    pred: Cells
-    real: Cells
-    rows: IntArray
 
 
 class Genes(NamedTuple):
@@ -57,18 +47,6 @@ class Compared(NamedTuple):
     rows: IntArray
     pred: Genes
     true: Genes
-
-
-def read_sides(pred: AnnData, real: AnnData, labels: Labels, layer: str | None) -> Sides:
-    """Check both AnnData and match their conditions."""
-    pred, real = check_anndata(pred, "pred"), check_anndata(real, "real")
-    predicted = Cells(predicted_matrix(pred), *group(pred, labels, "pred", need_controls=False))
-    if not predicted.conditions:
-        raise ValueError(f"pred has no predicted cells: every label in obs[{labels.perturbation_key!r}] is a control.")
-    measured = Cells(
-        reference_matrix(real, pred.var_names, layer, "real"), *group(real, labels, "real", need_controls=True)
-    )
-    return Sides(predicted, measured, find_conditions(predicted, measured, labels))
 
 
 def compare_genes(who: Contenders, *, pseudocount: float, test: str | None, ceiling: bool) -> Iterator[Compared]:

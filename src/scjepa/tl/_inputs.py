@@ -17,7 +17,7 @@ from scjepa._checks import closest, require_labels, require_member, some
 from scjepa._keys import Keys
 from scjepa._labels import Action, parse_label
 from scjepa._scale import MAX_LOGNORM, check_scale, lognormalise, stored_values
-from scjepa._types import Matrix
+from scjepa._types import IntArray, Matrix
 from scjepa.data import CellGroups, group_cells
 from scjepa.data._conditions import SINGLE_CONTEXT
 
@@ -55,6 +55,14 @@ class Cells:
     def conditions(self) -> list[Condition]:
         """One entry per condition, in the order of ``groups``."""
         return list(zip(self.groups.actions, map(str, self.groups.contexts), strict=True))
+
+
+class Sides(NamedTuple):
+    """Predicted and measured cells of the same conditions; ``rows[i]`` is condition ``i`` of ``pred`` in ``real``."""
+
+    pred: Cells
+    real: Cells
+    rows: IntArray
 
 
 def prediction_record(pred: AnnData) -> dict[str, Any]:
@@ -216,6 +224,18 @@ def find_conditions(predicted: Cells, measured: Cells, labels: Labels) -> np.nda
             f"scored: {some(names)}.{hints} Drop them from pred or check perturbation_key, context_key and separator."
         )
     return np.array([row[c] for c in predicted.conditions])
+
+
+def read_sides(pred: AnnData, real: AnnData, labels: Labels, layer: str | None) -> Sides:
+    """Check both AnnData and match their conditions."""
+    pred, real = check_anndata(pred, "pred"), check_anndata(real, "real")
+    predicted = Cells(predicted_matrix(pred), *group(pred, labels, "pred", need_controls=False))
+    if not predicted.conditions:
+        raise ValueError(f"pred has no predicted cells: every label in obs[{labels.perturbation_key!r}] is a control.")
+    measured = Cells(
+        reference_matrix(real, pred.var_names, layer, "real"), *group(real, labels, "real", need_controls=True)
+    )
+    return Sides(predicted, measured, find_conditions(predicted, measured, labels))
 
 
 def store_table(pred: AnnData, key: str, scores: pd.DataFrame) -> None:

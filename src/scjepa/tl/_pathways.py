@@ -304,9 +304,8 @@ class _Prerank:
             return out
         ranked = pd.Series(change, index=self.genes).sort_values(ascending=False, kind="stable")
         before = logging.root.manager.disable
-        logging.disable(
-            logging.WARNING
-        )  # gseapy warns of ties at every call: genes that nobody expresses, without effect
+        # gseapy warns of ties at every call: genes that nobody expresses, without effect
+        logging.disable(logging.WARNING)
         try:
             found = (
                 _gseapy()

@@ -103,7 +103,11 @@ def _score_all_cells(
     apart: dict[str, list[Any]] = {side: [None] * shape[0] for side in sides}
     for context in dict.fromkeys(who.contexts):
         start = who.start(context)
-        against = {own: prepare_controls(who.controls(context, own=own)) for own in (False, True)} if tests else {}
+        against: dict[bool, Controls] = {}
+        if tests:
+            against[False] = against[True] = prepare_controls(who.controls(context))
+            if context in who.predicted.groups.controls:
+                against[True] = prepare_controls(who.controls(context, own=True))
 
         def score(i: int, start: FloatArray = start, against: dict[bool, Controls] = against) -> None:
             real = who.measured.x[who.some(who.true_cells(i))]

@@ -8,6 +8,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics.pairwise import rbf_kernel
 
 from scjepa.baselines._design import ActionDesign, summed_features
+from scjepa.baselines._folds import condition_folds, context_folds, gene_folds, supported_rows, unit_folds
 from scjepa.baselines._kernels import (
     action_kernels,
     apply_link,
@@ -17,17 +18,16 @@ from scjepa.baselines._kernels import (
     rbf,
     ridge_weights,
     single_components,
-    unit_folds,
 )
+from scjepa.baselines._noise import NoiseModel
 from scjepa.baselines._selection import (
+    CONTEXT,
     GridErrors,
     Rows,
-    condition_folds,
-    context_folds,
-    default_pick,
-    gene_folds,
+    averaged,
     grid_errors,
-    supported_rows,
+    strength_steps,
+    untried_combinations,
 )
 
 
@@ -173,12 +173,15 @@ def test_grid_errors_agree_with_scikit_learn(make_screen, eps):
         table.perturbed,
         folds,
         gram=table.effects @ table.effects.T,
+        noise=NoiseModel(np.full(len(table), 1e-12)),
+        steps=[np.zeros(40, int)] * len(folds),
         links=[eps],
         strengths=[0.3, 3.0],
         n_components=8,
         use_context=True,
     )
-    assert grid.kernels == ("additive", "additive+rbf", "components")
+    kernels = ("additive", "additive+rbf", "components")
+    assert grid.kernels == (*kernels, *(k + "~" for k in kernels))
     target = apply_link(table.perturbed, eps) - apply_link(table.control, eps)
     for s, strength in enumerate(grid.strengths):
         for train, test in folds[:5]:
@@ -188,40 +191,89 @@ def test_grid_errors_agree_with_scikit_learn(make_screen, eps):
             shift = model.predict(design[test] @ design[train].T)
             predicted = invert_link(apply_link(table.control[test], eps) + shift, eps)
             expected = np.square(predicted - table.perturbed[test]).sum(1)
-            np.testing.assert_allclose(grid.errors[test, 0, 0, s], expected, rtol=1e-8)
+            np.testing.assert_allclose(grid.errors[test, 0, 0, s, 0], expected, rtol=1e-4)  # single precision
+
+
+def test_noisy_rows_and_genes_are_believed_less_by_hand(make_screen):
+    table = make_screen(3)
+    n, design, folds = len(table), table.design(table.vocabulary()), condition_folds(table)
+    rng = np.random.default_rng(0)
+    noise = NoiseModel(np.ones(n), 0.0, np.diag(rng.uniform(0.5, 2, n)), np.ones(40), np.ones(n))
+    step = rng.choice([-4, -2, 0, 2, 4], 40)
+    grid = grid_errors(
+        Rows(design, table.order, table.contexts, np.zeros((n, 0))),
+        table.control,
+        table.perturbed,
+        folds,
+        gram=table.effects @ table.effects.T,
+        noise=noise,
+        steps=[step] * len(folds),
+        links=[None],
+        strengths=[0.3, 3.0],
+        n_components=8,
+        use_context=True,
+    )
+    assert grid.errors.shape == (n, 1, 6, 2, 2)
+    train, test = folds[7]
+    among, across = design[train] @ design[train].T, design[test] @ design[train].T
+    for s, strength in enumerate(grid.strengths):
+        for way, own in enumerate((np.zeros(40), step / 4)):
+            predicted = np.stack(
+                [
+                    across @ np.linalg.solve(among + strength * 10**k * noise.among(train), table.effects[train, g])
+                    for g, k in enumerate(own)
+                ],
+                axis=1,
+            )
+            expected = np.square(predicted - table.effects[test]).sum(1)
+            np.testing.assert_allclose(grid.errors[test, 0, 0, s, way], expected, rtol=1e-4)
+
+
+def test_strengths_of_neighbouring_genes_are_computed_once():
+    used, where = strength_steps([0.1, 0.316, 1.0], np.array([1, 0, -1, 1]))
+    np.testing.assert_allclose(used, [0.1, 0.316, 1.0, 3.16, 0.0316], rtol=1e-2)
+    assert {k: at.tolist() for k, at in where.items()} == {0: [0, 1, 2], 1: [1, 2, 3], -1: [4, 0, 1]}
 
 
 # ------------------------------------------------------------------ weighing candidates
 def strengths_grid(errors, rows=3):
     """Return a grid over strengths 0, 1, 2, ...; each row has the same errors on another scale."""
-    errors = np.outer(10.0 ** np.arange(rows), errors)[:, None, None]
-    return GridErrors((None,), ("additive",), tuple(float(s) for s in range(errors.shape[-1])), errors)
+    errors = np.outer(10.0 ** np.arange(rows), errors)[:, None, None, :, None]
+    strengths = tuple(float(s) for s in range(errors.shape[3]))
+    return GridErrors((None,), ("additive",), strengths, errors, np.arange(rows))
+
+
+def score(errors):
+    """Return the score of candidates, by hand: rows x candidates."""
+    errors = np.asarray(errors, dtype=float)
+    return np.log(errors + errors.mean(0).min()).mean(0)
 
 
 def test_weights_fall_with_the_relative_excess_error_by_hand():
+    errors = np.outer([1.0, 10.0, 100.0], [1.1, 1.0, 1.2])
     pick = strengths_grid([1.1, 1.0, 1.2]).mixture([np.ones(3, bool)])
-    e = np.exp(1.0)  # an excess of a tenth is one unit of the exponent
-    total = 1 + 1 / e + 1 / e**2
+    raw = np.exp(-(np.exp(score(errors) - score(errors).min()) - 1) / 0.1)
     assert [entry[:3] for entry in pick["mixture"]] == [[None, "additive", s] for s in (1.0, 0.0, 2.0)]
-    np.testing.assert_allclose([entry[3] for entry in pick["mixture"]], [1 / total, 1 / e / total, 1 / e**2 / total])
+    np.testing.assert_allclose([entry[3] for entry in pick["mixture"]], raw[[1, 0, 2]] / raw.sum())
     assert (pick["link"], pick["kernel"], pick["lambda"]) == (None, "additive", 1.0)
     assert pick["error"] == pytest.approx((1 + 10**0.5 + 10) / 3)  # mean distance of the best candidate alone
 
 
-def test_weights_are_of_geometric_mean_errors_over_all_axes():
-    # geometric means 2, 2.2, 2, 2.4; arithmetic means would put the second first
-    errors = np.array([[1.0, 2.2, 4.0, 2.4], [4.0, 2.2, 1.0, 2.4], [2.0, 2.2, 2.0, 2.4]]).reshape(3, 2, 1, 2)
-    pick = GridErrors((None, 0.1), ("additive",), (1.0, 3.0), errors).mixture([np.ones(3, bool)])
-    assert [entry[0::2] for entry in pick["mixture"]] == [[None, 1.0], [0.1, 1.0], [None, 3.0], [0.1, 3.0]]
-    raw = np.exp([0.0, 0.0, -1.0, -2.0])
-    np.testing.assert_allclose([entry[3] for entry in pick["mixture"]], raw / raw.sum(), rtol=1e-6)
+def test_null_rows_do_not_choose_alone():
+    # three null rows are predicted twice as well by the first, a strong one loses two thirds of its effect by it
+    errors = np.array([[1.0, 2.0]] * 3 + [[400.0, 100.0]])[:, None, None, :, None]
+    pick = GridErrors((None,), ("additive",), (10.0, 0.1), errors, np.arange(4)).mixture([np.ones(4, bool)])
+    assert np.log(errors).mean(0).ravel().argmin() == 0  # by the geometric mean they would
+    assert pick["lambda"] == 0.1
 
 
 def test_candidates_below_one_percent_of_the_best_do_not_count():
-    # exp(-4.6) is 0.01005, exp(-4.61) is 0.00995
-    pick = strengths_grid([1.0, 1.46, 1.461, 9.0]).mixture([np.ones(3, bool)])
-    assert [entry[2] for entry in pick["mixture"]] == [0.0, 1.0]
-    assert pick["mixture"][1][3] == pytest.approx(np.exp(-4.6) / (1 + np.exp(-4.6)), rel=1e-5)
+    errors = [1.0, 1.6, 2.0, 9.0]
+    pick = strengths_grid(errors).mixture([np.ones(3, bool)])
+    expected = score(np.outer([1.0, 10, 100], errors))
+    raw = np.exp(-np.expm1(expected - expected.min()) / 0.1)
+    assert [entry[2] for entry in pick["mixture"]] == np.flatnonzero(raw >= 0.01).tolist()
+    assert 1 < len(pick["mixture"]) < 4
 
 
 def test_at_most_the_best_32_candidates_count():
@@ -233,12 +285,12 @@ def test_at_most_the_best_32_candidates_count():
 def test_a_perfect_candidate_counts_alone():
     with np.errstate(divide="raise", over="raise", invalid="raise"):
         pick = strengths_grid([1.0, 0.0]).mixture([np.ones(3, bool)])
-    assert pick["mixture"] == [[None, "additive", 1.0, 1.0]] and pick["error"] == 0.0
+    assert pick["mixture"] == [[None, "additive", 1.0, 1.0, False]] and pick["error"] == 0.0
 
 
 def test_mixture_uses_the_first_mask_with_three_rows():
-    errors = np.array([[1.0, 4.0], [1.0, 4.0], [9.0, 1.0], [9.0, 1.0], [9.0, 1.0]])[:, None, None]
-    grid = GridErrors((None,), ("additive",), (0.1, 1.0), errors)
+    errors = np.array([[1.0, 4.0], [1.0, 4.0], [9.0, 1.0], [9.0, 1.0], [9.0, 1.0]])[:, None, None, :, None]
+    grid = GridErrors((None,), ("additive",), (0.1, 1.0), errors, np.arange(5))
     first, last = np.array([1, 1, 0, 0, 0], bool), np.array([0, 0, 1, 1, 1], bool)
     assert grid.mixture([first, last])["lambda"] == 1.0  # two rows are too few
     assert grid.mixture([last | first])["lambda"] == 1.0
@@ -250,17 +302,48 @@ def test_mixture_uses_the_first_mask_with_three_rows():
     assert grid.mixture([last]) is None
 
 
-def test_default_pick_is_the_fixed_mixture_or_nearly_adding():
-    default = default_pick("combination", (None, 0.03), (0.01, 10.0), n_columns=3)
-    assert default["mixture"] == [[0.03, "additive", 0.3, 0.5], [0.03, "components", 0.3, 0.5]]
+def context_grid(plain, looking):
+    """Return a grid of one candidate without and one with the context kernel; four left-out contexts."""
+    errors = np.stack([plain, looking], 1)[:, None, :, None, None]
+    return GridErrors((None,), ("additive", "additive" + CONTEXT), (1.0,), errors, np.arange(4))
+
+
+def test_kernels_that_look_at_contexts_must_win_by_half_a_standard_error():
+    names = lambda grid, **kw: [
+        entry[1] for entry in grid.mixture([np.ones(4, bool)], temperature=1e-3, **kw)["mixture"]
+    ]
+    luck = context_grid([1.0, 1.0, 1.0, 1.0], [0.1, 1.2, 1.2, 1.2])  # better by one context
+    assert names(luck) == ["additive" + CONTEXT] and names(luck, margin=0.5) == ["additive"]
+    steady = context_grid([1.0, 1.0, 1.0, 1.0], [0.8, 0.9, 0.8, 0.9])
+    assert names(steady, margin=0.5) == ["additive" + CONTEXT]
+
+
+def test_candidates_that_a_fold_could_not_try_do_not_count():
+    grid = context_grid([1.0] * 4, [0.1, 0.1, 0.1, np.nan])
+    assert [entry[1] for entry in grid.mixture([np.ones(4, bool)])["mixture"]] == ["additive"]
+    assert grid.only(context=True) is None and grid.only(context=False).kernels == ("additive",)
+    assert context_grid([1.0] * 4, [1.0] * 4).only(links=(0.1,)) is None
+
+
+def test_averaged_mixtures_join_what_is_the_same():
+    one = [[None, "additive", 1.0, 0.75, False], [0.1, "additive", 1.0, 0.25, False]]
+    other = [[0.1, "additive", 1.0, 1.0, False]]
+    assert averaged((0.5, one), (0.5, other)) == [
+        [0.1, "additive", 1.0, 0.625, False],
+        [None, "additive", 1.0, 0.375, False],
+    ]
+    assert averaged((1.0, one), (0.0, other)) == one
+
+
+def test_untried_combinations_get_the_fixed_mixture():
+    default = untried_combinations((None, 0.03), (0.01, 10.0), n_columns=3, by_gene=True)
+    assert default["mixture"] == [[0.03, "additive", 0.3, 0.5, True], [0.03, "components", 0.3, 0.5, True]]
     assert (default["link"], default["kernel"], default["lambda"]) == (0.03, "additive", 0.3)
     assert np.isnan(default["error"])
-    for cls in ("single", "context", "unseen"):
-        assert default_pick(cls, (0.1, None), (3.0, 0.01), n_columns=3)["mixture"] == [[0.1, "additive", 0.01, 1.0]]
 
 
-def test_default_pick_stays_among_the_candidates():
-    entries = lambda *args, n_columns=3: default_pick("combination", *args, n_columns=n_columns)["mixture"]
+def test_untried_combinations_stay_among_the_candidates():
+    entries = lambda *args, n_columns=3: untried_combinations(*args, n_columns=n_columns, by_gene=False)["mixture"]
     assert [entry[0] for entry in entries((0.1, None), (0.3,))] == [0.1, 0.1]
     assert [entry[2] for entry in entries((None,), (0.01, 0.1))] == [0.1, 0.1]
     assert [entry[2] for entry in entries((None,), (1.0, 10.0))] == [1.0, 1.0]

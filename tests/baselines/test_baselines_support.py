@@ -24,8 +24,9 @@ def featured(make_screen):
 def test_own_values_are_the_diagonal_of_the_training_block(featured) -> None:
     table, model = featured
     rows, gram = model._training, table.effects @ table.effects.T
-    kernels = dict(joint_kernels(rows, rows, gram, 8, True))
-    own = dict(own_values(rows, rows, gram, 8, True, 0.0))
+    noise = np.full(len(table), 0.1)
+    kernels = dict(joint_kernels(rows, rows, gram, 8, True, noise))
+    own = own_values(rows, rows, gram, 8, True, 0.0, noise)
     assert list(own) == list(kernels)
     for name, (among, _) in kernels.items():
         assert np.allclose(own[name], among.diagonal()), name
@@ -35,8 +36,11 @@ def test_own_values_with_contexts(make_table) -> None:
     control = np.arange(12.0).reshape(4, 3) ** 1.5
     table = make_table(["A", "B", "A", "A+B"], np.ones((4, 3)), contexts=["x", "x", "y", "y"], control=control)
     model = KernelEffect().fit(table)
-    kernels = dict(joint_kernels(model._training, model._training, model._gram, 8, True))
-    for name, value in own_values(model._training, model._training, model._gram, 8, True, 0.0):
+    inputs = (model._training, model._training, model._gram, 8, True)
+    kernels = dict(joint_kernels(*inputs, np.full(4, 0.1)))
+    own = own_values(*inputs, 0.0, np.full(4, 0.1))
+    assert list(own) == list(kernels) and "additive~ x context" in own
+    for name, value in own.items():
         assert np.allclose(value, kernels[name][0].diagonal()), name
 
 
@@ -44,8 +48,10 @@ def test_distance_is_the_share_of_variance_left_by_hand(make_table) -> None:
     """One single measured twice, additive kernel, lambda 1: K = [[1, 1], [1, 1]], k K^-1 k = 2/3, d = 1 - (2/3) / 2."""
     model = KernelEffect().fit(make_table(["A", "A"], np.ones((2, 2))))
     rows = model._training
-    left = unexplained(rows, rows.take(np.array([0])), model._gram, [[None, "additive", 1.0, 1.0]], 8, True, 0.0)
-    assert left == pytest.approx([2 / 3])
+    inputs = (rows, rows.take(np.array([0])), model._gram, [[None, "additive", 1.0, 1.0, False]], 8, True, 0.0)
+    assert unexplained(*inputs, np.ones(2), None) == pytest.approx([2 / 3])
+    # of two rows the first has twice the noise: k (K + S)^-1 k' = (1/2 + 1) / (1 + 1/2 + 1)
+    assert unexplained(*inputs, np.ones(2), np.diag([2.0, 1.0])) == pytest.approx([1 - 0.6 / 2])
 
 
 def test_trained_rows_are_nearer_than_when_left_out(featured) -> None:
@@ -57,11 +63,11 @@ def test_trained_rows_are_nearer_than_when_left_out(featured) -> None:
 def test_features_tell_near_from_far(featured, make_table) -> None:
     """Where the mixture reads features; by the additive kernel alone all unseen genes are equally far."""
     _, model = featured
-    model.picks_["unseen"]["mixture"] = [[None, "features", 0.1, 1.0]]
+    model.picks_["unseen"]["mixture"] = [[None, "features", 0.1, 1.0, False]]
     near, far, lost = model.distances(make_table(["near", "far", "nobody"], n_genes=40))
     assert 0 < near < far <= 1
     assert np.isnan(lost)
-    model.picks_["unseen"]["mixture"] = [[None, "additive", 0.1, 1.0]]
+    model.picks_["unseen"]["mixture"] = [[None, "additive", 0.1, 1.0, False]]
     assert model.distances(make_table(["near", "far"], n_genes=40)).tolist() == [1.0, 1.0]
 
 

@@ -142,8 +142,9 @@ def table_state(table: ConditionTable) -> dict[str, Any]:
     }
     if table.perturbed is not None:
         state["perturbed"] = np.asarray(table.perturbed)
-    if table.dose is not None:
-        state["dose"] = np.asarray(table.dose)
+    for name in ("dose", "variance", "n_controls"):
+        if getattr(table, name) is not None:
+            state[name] = np.asarray(getattr(table, name))
     if table.kind is not None:
         state["kind"] = [str(k) for k in table.kind]
     return state
@@ -151,13 +152,16 @@ def table_state(table: ConditionTable) -> dict[str, Any]:
 
 def table_from_state(state: dict[str, Any]) -> ConditionTable:
     """Rebuild a table from :func:`table_state`."""
+    array = lambda name: None if name not in state else np.asarray(state[name])
     return ConditionTable(
         actions=tuple(tuple(action) for action in state["actions"]),
         contexts=np.array([*state["contexts"]], dtype=object),
         control=np.asarray(state["control"]),
-        perturbed=None if "perturbed" not in state else np.asarray(state["perturbed"]),
+        perturbed=array("perturbed"),
         n_cells=np.asarray(state["n_cells"], dtype=int),
-        dose=None if "dose" not in state else np.asarray(state["dose"]),
+        dose=array("dose"),
         kind=None if "kind" not in state else np.array([*state["kind"]], dtype=object),
         genes=tuple(state["genes"]),
+        variance=array("variance"),
+        n_controls=array("n_controls"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,26 +13,33 @@ import scipy.linalg
 from scjepa._checks import require_positive_int, some
 from scjepa._types import FloatArray
 from scjepa.baselines._base import Baseline, table_from_state, table_state
+from scjepa.baselines._contexts import FEW_CONTEXTS, ContextReport, slope, trusted_share
 from scjepa.baselines._design import ActionDesign, check_features, summed_features
+from scjepa.baselines._folds import condition_folds, context_folds, gene_folds, supported_rows
 from scjepa.baselines._kernels import apply_link, control_axes, invert_link
+from scjepa.baselines._noise import Fold, NoiseModel, misfit, noise_model, sampling_noise_alone
 from scjepa.baselines._selection import (
-    Fold,
+    BROAD,
+    CONTEXT,
+    MARGIN,
+    OF_TWO,
+    TEMPERATURE,
+    Entry,
     GridErrors,
     Rows,
-    condition_folds,
-    context_folds,
-    default_pick,
-    gene_folds,
+    averaged,
+    described,
     grid_errors,
     joint_kernels,
-    supported_rows,
+    unjudged,
+    untried_combinations,
 )
 from scjepa.baselines._support import unexplained
 from scjepa.data import ConditionTable
 
 MAX_VALUES, SELECTION_GENES = 1_000_000, 1_000
 """Above so many values (conditions x genes) candidates are compared on the most variable genes only, and on how many."""
-MAX_CACHED = 1_000
+MAX_CACHED = 600
 """Factors of larger tables are computed again for each prediction: tens of them would fill the memory."""
 SELECTION_ROWS = 1_000
 """They are compared on at most this many conditions."""
@@ -117,7 +125,7 @@ class KernelEffect(Baseline):
     >>> model.effects(query).round(2).tolist()
     [[0.63, 1.24], [nan, nan]]
     >>> model.picks_["combination"]["mixture"]
-    [[0.03, 'additive', 0.3, 0.5], [0.03, 'components', 0.3, 0.5]]
+    [[0.03, 'additive', 0.3, 0.5, False], [0.03, 'components', 0.3, 0.5, False]]
     """
 
     name: ClassVar[str] = "kernel anchor"
@@ -127,9 +135,10 @@ class KernelEffect(Baseline):
         *,
         context_kernel: bool = True,
         links: Sequence[float | None] = (None, 0.03, 0.1, 0.3, 1.0),
-        lambdas: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+        lambdas: Sequence[float] = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0),
         features: pd.DataFrame | None = None,
         n_components: int = 8,
+        cautious: bool = False,
     ) -> None:
         if not len(links) or any(e is not None and not (np.isfinite(e) and e > 0) for e in links):
             raise ValueError(f"links={links!r}: expected one or more positive numbers or None (the identity).")
@@ -142,6 +151,7 @@ class KernelEffect(Baseline):
         self.lambdas = tuple(float(v) for v in lambdas)
         self.features = features
         self.n_components = require_positive_int(n_components, "n_components")
+        self.cautious = bool(cautious)
 
     def fit(self, table: ConditionTable) -> KernelEffect:
         """Weigh links, kernels and strengths for every class of query rows.
@@ -158,6 +168,10 @@ class KernelEffect(Baseline):
         self._remember(table)
         self._prepare()
         self.picks_ = self._choose()
+        if self.cautious and (report := self.context_report()) is not None:
+            pick = self.picks_["context"]
+            parts = ((1 - report.share, pick["without"]), (report.share, pick.get("with", [])))
+            pick |= described(averaged(*parts), pick["error"])
         return self
 
     def effects(self, query: ConditionTable) -> FloatArray:
@@ -254,6 +268,7 @@ class KernelEffect(Baseline):
             "links": [_link_name(e) for e in self.links],
             "lambdas": list(self.lambdas),
             "n_components": self.n_components,
+            "cautious": self.cautious,
         }
         if self.features is not None:
             names = [str(g) for g in self.features.index]
@@ -275,6 +290,7 @@ class KernelEffect(Baseline):
             lambdas=[float(v) for v in state["lambdas"]],
             features=features,
             n_components=int(state["n_components"]),
+            cautious=bool(state["cautious"]),
         )
         if "picks" in state:
             new.table_ = table_from_state(state["table"])
@@ -293,7 +309,9 @@ class KernelEffect(Baseline):
         delta = self._perturbed - self._control
         self._gram = delta @ delta.T
         self._targets: dict[float | None, FloatArray] = {}
-        self._factors: dict[tuple, Any] = {}
+        self._factors: dict[str, dict[tuple, Any]] = {}
+        self._report: ContextReport | None = None
+        self._noises: dict[str, tuple[NoiseModel, Callable[[np.ndarray], np.ndarray]]] = {}
         self.supported_ = supported_rows(table, condition_folds(table))
 
     def _rows(self, table: ConditionTable) -> Rows:
@@ -327,49 +345,174 @@ class KernelEffect(Baseline):
         subset = np.arange(n)
         if n > SELECTION_ROWS:
             subset = np.sort(np.random.default_rng(0).choice(n, SELECTION_ROWS, replace=False))
+        table = self.table_.rows(subset)
+        links = (None,) if min(self._control.min(), self._perturbed.min()) < 0 else self.links
+        order = table.order
+        of_class = {"combination": order >= 2, "single": order == 1, "context": order > 0, "unseen": order > 0}
+        if self.features is None:
+            del of_class["unseen"]
+        picks: dict[str, dict[str, Any]] = {}
+        grids: dict[Any, GridErrors] = {}
+        for cls in of_class:
+            # with one context only, what holds for other conditions is the next best question
+            found, noise = None, None
+            for way in (
+                ("context", "condition") if cls == "context" else ("unseen" if cls == "unseen" else "condition",)
+            ):
+                folds = self._folds(way, table)
+                noise = self._noise(cls, table, subset, folds)
+                # what holds for a gene never perturbed, or elsewhere, may be nothing: shrink further, almost to no change
+                strengths = self.lambdas
+                if way in ("context", "unseen"):
+                    strengths = (*self.lambdas, max(self.lambdas) * 10**0.5, max(self.lambdas) * 10)
+                key = (way, cls == "context")
+                if folds and key not in grids:
+                    grids[key] = self._grid(
+                        subset, folds, noise, links, strengths, by_gene=cls != "unseen", use_plain=way == "context"
+                    )
+                if key in grids:
+                    masks = self._masks(cls, way, table, of_class[cls])
+                    if way == "context":
+                        found = self._among_contexts(grids[key], masks, noise, len(folds))
+                    else:
+                        found = grids[key].mixture(masks)
+                if found is not None:
+                    break
+            basis = "left out"
+            if found is None:
+                assert noise is not None
+                basis = "sampling noise" if noise.by_gene else "none"
+                if cls == "combination":
+                    columns = self._training.design.shape[1]
+                    found = untried_combinations(links, self.lambdas, n_columns=columns, by_gene=noise.by_gene)
+                else:
+                    gram = self._gram[np.ix_(subset, subset)]
+                    found = unjudged(links, self.lambdas, rows=self._training.take(subset), gram=gram, noise=noise)
+            picks[cls] = {**found, "basis": basis, "misfit": 0.0 if noise is None else float(noise.misfit)}
+        return picks
+
+    @staticmethod
+    def _among_contexts(
+        grid: GridErrors, masks: list[np.ndarray], noise: NoiseModel, n_folds: int
+    ) -> dict[str, Any] | None:
+        """Return the pick for new contexts, with mixtures of candidates that look at contexts and of those that do not.
+
+        Kernels that look at control profiles must be better by ``MARGIN`` standard errors over left-out contexts. The less
+        of the difference between contexts is noise, and the fewer they are, the more candidates are averaged. The cautious
+        mode averages still more, half of it without a link.
+        """
+        far = noise.misfit / max(float(noise.rows.mean()), 1e-12) if noise.by_gene else 0.0
+        broad = max(TEMPERATURE, BROAD / n_folds * far / (1 + far))
+        found = grid.mixture(masks, margin=MARGIN, temperature=broad)
+        if found is None:
+            return None
+        looking = grid.only(context=True)
+        if looking is None and any(CONTEXT in name for name in grid.kernels):
+            alike = [[eps, kernel + CONTEXT, *rest] for eps, kernel, *rest in found["mixture"]]
+            found |= described(averaged((1 - OF_TWO, found["mixture"]), (OF_TWO, alike)), found["error"])
+        cautious = [
+            part.mixture(masks, temperature=max(TEMPERATURE, 1 / n_folds))
+            for part in (grid.only(context=False), grid.only(context=False, links=(None,)))
+            if part is not None
+        ]
+        found["without"] = averaged(*((1 / len(cautious), c["mixture"]) for c in cautious if c is not None))
+        best = None if looking is None else looking.mixture(masks)
+        return found if best is None else {**found, "with": best["mixture"]}
+
+    def context_report(self) -> ContextReport | None:
+        """Return what left-out contexts say of predictions in another one; None with one context, or more than eight.
+
+        The best candidates that look at control profiles are compared with the best that do not, each predicting every
+        training context from the others.
+        """
+        pick = self.picks_["context"]
+        contexts = self.table_.contexts.astype(str)
+        n = len(set(contexts))
+        if "without" not in pick or not 1 < n <= FEW_CONTEXTS:
+            return None
+        if self._report is None:
+            noise = self._noise_of("context")
+            far = noise.misfit / max(float(noise.rows.mean()), 1e-12) if noise.by_gene else float("nan")
+            a, error = float("nan"), float("inf")
+            if "with" in pick:
+                folds = context_folds(self.table_)
+                plain, looking = np.zeros((2, *self._control.shape))
+                for train, test in folds:
+                    rows = self._training.take(test)
+                    for out, name in ((plain, "without"), (looking, "with")):
+                        out[test] = self._predict(rows, self._control[test], "context", train, pick[name])
+                judged = supported_rows(self.table_, folds)
+                delta = self._perturbed - self._control
+                a, error = slope((delta - plain)[judged], (looking - plain)[judged], contexts[judged])
+            share = trusted_share(a, error) if "with" in pick else 0.0
+            self._report = ContextReport(n, a, error, share, float(far))
+        return self._report
+
+    def _noise(self, cls: str, table: ConditionTable, subset: np.ndarray, folds: list[Fold]) -> NoiseModel:
+        """Return the noise of some training rows for a class, judged by leaving rows out."""
+        design, gram = self._training.design[subset], self._gram[np.ix_(subset, subset)]
+        judged = supported_rows(table, folds)
+        return self._noise_with(cls, table, lambda rows: misfit(design, gram, rows, folds, judged))
+
+    @staticmethod
+    def _noise_with(cls: str, table: ConditionTable, unexplained: Callable[[FloatArray], float | None]) -> NoiseModel:
+        return noise_model(
+            table.contexts.astype(str),
+            table.variance,
+            table.n_cells,
+            table.n_controls,
+            new_context=cls == "context",
+            unexplained=unexplained,
+        )
+
+    def _noise_of(self, cls: str) -> NoiseModel:
+        """Return the noise of all training rows as it was found for a class."""
+        if cls not in self._noises:
+            pick = self.picks_[cls]
+            model = self._noise_with(cls, self.table_, lambda rows: pick["misfit"])
+            if pick["basis"] == "sampling noise" and cls != "combination":
+                model = sampling_noise_alone(model)
+            self._noises[cls] = model, model.steps(self._perturbed - self._control)
+        return self._noises[cls][0]
+
+    def _steps(self, cls: str, train: np.ndarray) -> np.ndarray:
+        """Return the quarter decades by which the strengths of genes differ, given some training rows, ``(genes,)``."""
+        self._noise_of(cls)
+        return self._noises[cls][1](train)
+
+    def _grid(
+        self,
+        subset: np.ndarray,
+        folds: list[Fold],
+        noise: NoiseModel,
+        links: Sequence[float | None],
+        strengths: Sequence[float],
+        *,
+        by_gene: bool,
+        use_plain: bool,
+    ) -> GridErrors:
+        """Return left-out errors of all candidates."""
+        genes = self._perturbed.shape[1]
         columns = np.arange(genes)
         if len(subset) * genes > MAX_VALUES and genes > SELECTION_GENES:
             columns = np.argsort(-self.table_.effects.var(0), kind="stable")[:SELECTION_GENES]
-        table = self.table_.rows(subset)
-        negative = min(self._control.min(), self._perturbed.min()) < 0
-        links = (None,) if negative else self.links
-        ways = {"condition": condition_folds, "context": context_folds}
-        if self.features is not None:
-            ways["unseen"] = gene_folds
-        # what a gene does that was never perturbed, or does elsewhere, may be unknown: shrink further, almost to no change
-        far = (*self.lambdas, 3 * max(self.lambdas), 10 * max(self.lambdas))
-        strengths = {"context": far, "unseen": far}
-        results: dict[str, GridErrors] = {}
-        for way, make in ways.items():
-            folds = make(table)
-            if folds:
-                results[way] = grid_errors(
-                    self._training.take(subset),
-                    self._control[np.ix_(subset, columns)],
-                    self._perturbed[np.ix_(subset, columns)],
-                    folds,
-                    gram=self._gram[np.ix_(subset, subset)],
-                    links=links,
-                    strengths=strengths.get(way, self.lambdas),
-                    n_components=self.n_components,
-                    use_context=self.context_kernel,
-                )
-        order = table.order
-        of_class = {"combination": order >= 2, "single": order == 1, "context": order > 0, "unseen": order > 0}
-        asked = {
-            "combination": ("condition",),
-            "single": ("condition",),
-            "context": ("context", "condition"),  # with one context only, the next best question
-            "unseen": ("unseen",),
-        }
-        if self.features is None:
-            del asked["unseen"]
-        picks = {}
-        for cls, tried in asked.items():
-            found = [results[w].mixture(self._masks(cls, w, table, of_class[cls])) for w in tried if w in results]
-            default = default_pick(cls, links, self.lambdas, n_columns=self._training.design.shape[1])
-            picks[cls] = next((pick for pick in found if pick is not None), default)
-        return picks
+        if not by_gene:
+            noise = replace(noise, variance=None, share=None)
+        steps = noise.steps(self.table_.effects[subset])
+        return grid_errors(
+            self._training.take(subset),
+            self._control[np.ix_(subset, columns)],
+            self._perturbed[np.ix_(subset, columns)],
+            folds,
+            gram=self._gram[np.ix_(subset, subset)],
+            noise=noise,
+            steps=[steps(train)[columns] for train, _ in folds],
+            links=links,
+            strengths=strengths,
+            n_components=self.n_components,
+            use_context=self.context_kernel,
+            use_plain=use_plain,
+        )
 
     def _masks(self, cls: str, way: str, table: ConditionTable, of_class: np.ndarray) -> list[np.ndarray]:
         """Return sets of rows to choose by, from those most like a question of the class to all that make sense."""
@@ -398,28 +541,60 @@ class KernelEffect(Baseline):
     ) -> FloatArray:
         """Return distances of ``query`` under the mixture of a class, from all training rows or from ``train``."""
         index = np.arange(len(self._perturbed)) if train is None else train
-        rows, gram, mixture = self._training.take(index), self._gram[np.ix_(index, index)], self.picks_[cls]["mixture"]
-        return unexplained(rows, query, gram, mixture, self.n_components, self.context_kernel, extra)
+        noise = self._noise_of(cls)
+        return unexplained(
+            self._training.take(index),
+            query,
+            self._gram[np.ix_(index, index)],
+            self.picks_[cls]["mixture"],
+            self.n_components,
+            self.context_kernel,
+            extra,
+            noise.rows[index],
+            noise.among(index),
+        )
 
-    def _predict(self, query: Rows, control: FloatArray, cls: str, train: np.ndarray | None = None) -> FloatArray:
-        """Return effects of ``query`` under the mixture of a class, from all training rows or from ``train``."""
+    def _predict(
+        self,
+        query: Rows,
+        control: FloatArray,
+        cls: str,
+        train: np.ndarray | None = None,
+        mixture: list[Entry] | None = None,
+    ) -> FloatArray:
+        """Return effects of ``query`` under the mixture of a class, or another, from all training rows or ``train``."""
         index = np.arange(len(self._perturbed)) if train is None else train
-        rows, gram = self._training.take(index), self._gram[np.ix_(index, index)]
-        kernels = dict(joint_kernels(rows, query, gram, self.n_components, self.context_kernel))
+        rows, gram, noise = self._training.take(index), self._gram[np.ix_(index, index)], self._noise_of(cls)
+        kernels = dict(joint_kernels(rows, query, gram, self.n_components, self.context_kernel, noise.rows[index]))
+        covariance = noise.among(index)
+        covariance = np.eye(len(index)) if covariance is None else covariance
+        factors = self._factors.setdefault(cls, {}) if train is None and len(index) <= MAX_CACHED else {}
+        solved: dict[tuple[str, float], FloatArray] = {}
+
+        def weights(kernel: str, strength: float) -> FloatArray:
+            key = (kernel, round(2 * np.log10(strength), 2))
+            if key not in solved:
+                among, across = kernels[kernel]
+                if key not in factors:
+                    factors[key] = scipy.linalg.cho_factor(among + strength * covariance)
+                solved[key] = scipy.linalg.cho_solve(factors[key], across.T).T
+            return solved[key]
+
         out = np.zeros((len(control), control.shape[1]))
         by_link: dict[float | None, FloatArray] = {}
-        factors = self._factors if train is None and len(index) <= MAX_CACHED else {}
-        for eps, kernel, strength, weight in self.picks_[cls]["mixture"]:
-            among, across = kernels[kernel]
-            key = (kernel, strength)
-            if key not in factors:
-                factors[key] = scipy.linalg.cho_factor(among + strength * np.eye(len(index)))
+        steps = self._steps(cls, index)
+        for eps, kernel, strength, weight, by_gene in mixture or self.picks_[cls]["mixture"]:
+            if kernel not in kernels:  # one context is left, which says nothing about others
+                kernel = kernel.removesuffix(CONTEXT)
             if eps not in self._targets:
                 self._targets[eps] = apply_link(self._perturbed, eps) - apply_link(self._control, eps)
             if eps not in by_link:
                 by_link[eps] = apply_link(control, eps)
             target = self._targets[eps] if train is None else self._targets[eps][index]
-            shift = scipy.linalg.cho_solve(factors[key], across.T).T @ target
+            shift = np.empty_like(out)
+            for step in np.unique(steps) if by_gene else [0]:
+                genes = steps == step if by_gene else slice(None)
+                shift[:, genes] = weights(kernel, strength * 10 ** (step / 4)) @ target[:, genes]
             out += weight * (invert_link(by_link[eps] + shift, eps) - control)
         return out
 
@@ -434,5 +609,9 @@ def _link_value(eps: float | str) -> float | None:
 
 def _renamed(pick: dict[str, Any], rename: Callable[[Any], Any]) -> dict[str, Any]:
     """Return a pick with its links renamed, for writing as plain data and back."""
-    mixture = [[rename(eps), *rest] for eps, *rest in pick["mixture"]]
-    return {**pick, "link": rename(pick["link"]), "mixture": mixture}
+    mixtures: dict[str, Any] = {
+        name: [[rename(eps), *rest] for eps, *rest in pick[name]]
+        for name in ("mixture", "with", "without")
+        if name in pick
+    }
+    return {**pick, "link": rename(pick["link"]), **mixtures}

@@ -1,4 +1,4 @@
-"""Parts of the kernel anchor: links, kernels of actions and contexts, folds, ridge weights. Functions of arrays only."""
+"""Parts of the kernel anchor: links, kernels of actions and contexts, ridge weights. Functions of arrays only."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from scjepa._types import FloatArray
 Pair = tuple[np.ndarray, np.ndarray]
 """A kernel as two blocks: training x training and query x training."""
 
-ACTION_KERNELS = ("additive", "additive+rbf", "components")
+ACTION_KERNELS = {"additive": (1.0, 0.0, 0.0), "additive+rbf": (1.0, 0.0, 2.0), "components": (0.3, 1.0, 3.0)}
+"""Kernels of actions by name: how much of the additive, the linear and the Gaussian part they have."""
 FEATURE_KERNELS = ("constant", "features", "additive+features")
+AMPLITUDE = "~"
+"""Behind the name of a kernel whose additive part has a prior variance of its own for every column of the design."""
 
 
 def apply_link(mean: FloatArray, eps: float | None) -> FloatArray:
@@ -81,6 +84,7 @@ def action_kernels(
     gram: FloatArray,
     n_components: int = 8,
     features: tuple[FloatArray, FloatArray] | None = None,
+    variances: FloatArray | None = None,
 ) -> dict[str, Pair]:
     """Build every candidate kernel of actions.
 
@@ -96,6 +100,8 @@ def action_kernels(
         Number of components of single effects.
     features
         Summed gene features of both, ``(n, features)`` and ``(m, features)``, or None.
+    variances
+        ``(columns,)`` prior variance of each column's own effect (:func:`scjepa.baselines._noise.amplitudes`), or None.
 
     Returns
     -------
@@ -103,20 +109,25 @@ def action_kernels(
     ``.3 A A' + c + F F' + 3 r``; and with features ``"constant"``, ``1``; ``"features"``, ``1 + P P' + r_P``;
     ``"additive+features"``, ``A A' + 1 + P P' + r_P``. Here ``c = 1 + 2 [both are combinations]``, ``F`` are the
     components of single effects summed over the action, ``r`` and ``r_P`` are Gaussian kernels on ``F`` and on the
-    summed features ``P``. With a single column the kernel is ``A A'`` alone: a constant, unless doses differ.
+    summed features ``P``. With variances ``t`` each kernel that has ``A A'`` comes once more, with ``A diag(t) A'`` and
+    ``"~"`` behind its name. With a single column the kernel is ``A A'`` alone: a constant, unless doses differ.
     """
     additive = (train @ train.T, query @ train.T)
-    out = {"additive": additive}
+    out, weight = {"additive": additive}, {"additive": 1.0}
     if train.shape[1] > 1:
         axes = single_components(train, gram, n_components)
         f, g = train @ axes, query @ axes
-        near = rbf(f, g)
+        near, linear = rbf(f, g), (f @ f.T, g @ f.T)
         many, asked = (train_order >= 2).astype(float), (query_order >= 2).astype(float)
-        for name, w_additive, w_linear, w_near in (("additive+rbf", 1.0, 0.0, 2.0), ("components", 0.3, 1.0, 3.0)):
-            out[name] = (
-                w_additive * additive[0] + 1 + 2 * np.outer(many, many) + w_linear * f @ f.T + w_near * near[0],
-                w_additive * additive[1] + 1 + 2 * np.outer(asked, many) + w_linear * g @ f.T + w_near * near[1],
+        both = (1 + 2 * np.outer(many, many), 1 + 2 * np.outer(asked, many))
+        for name in ("additive+rbf", "components"):
+            of_action, of_linear, of_near = ACTION_KERNELS[name]
+            weight[name] = of_action
+            among, across = (
+                of_action * a + c + of_linear * k + of_near * r
+                for a, c, k, r in zip(additive, both, linear, near, strict=True)
             )
+            out[name] = among, across
     if features is not None:
         p, q = features
         near = rbf(p, q)
@@ -124,6 +135,12 @@ def action_kernels(
         out["constant"] = (np.ones_like(additive[0]), np.ones_like(additive[1]))
         out["features"] = similar
         out["additive+features"] = (similar[0] + additive[0], similar[1] + additive[1])
+        weight["additive+features"] = 1.0
+    if variances is not None and train.shape[1] > 1:
+        change = ((train * (variances - 1)) @ train.T, (query * (variances - 1)) @ train.T)
+        for name, of_action in weight.items():
+            among, across = (k + of_action * c for k, c in zip(out[name], change, strict=True))
+            out[name + AMPLITUDE] = among, across
     return out
 
 
@@ -159,8 +176,27 @@ def context_kernel(train: FloatArray, query: FloatArray) -> Pair:
     return 1 + among / scale, 1 + across / scale
 
 
-def ridge_weights(among: FloatArray, across: FloatArray, strengths: Sequence[float]) -> FloatArray:
-    """Return ``(strengths, m, n)``: rows of ``K_q (K + strength I)^-1``, all strengths from one decomposition.
+def ridge_weights(
+    among: FloatArray,
+    across: FloatArray,
+    strengths: Sequence[float] | FloatArray,
+    noise: FloatArray | None = None,
+    *,
+    dtype: type = np.float64,
+) -> FloatArray:
+    """Return ``(..., strengths, m, n)``: rows of ``K_q (K + strength S)^-1``, all strengths from one decomposition.
+
+    Parameters
+    ----------
+    among, across
+        One kernel or a stack of them: ``(..., n, n)`` and ``(..., m, n)``.
+    strengths
+        Ridge strengths.
+    noise
+        ``(n, n)`` covariance of the noise of rows, ``S``, by default the identity: with its Cholesky factor ``L`` the
+        eigenvalues of ``L^-1 K L^-T`` are shifted instead.
+    dtype
+        Of the result, and of the products after the decomposition.
 
     Examples
     --------
@@ -168,29 +204,17 @@ def ridge_weights(among: FloatArray, across: FloatArray, strengths: Sequence[flo
     >>> from scjepa.baselines._kernels import ridge_weights
     >>> ridge_weights(np.eye(2), np.array([[1.0, 0.0]]), [1.0, 3.0]).tolist()
     [[[0.5, 0.0]], [[0.25, 0.0]]]
+    >>> ridge_weights(np.eye(2), np.array([[1.0, 0.0]]), [1.0], np.diag([3.0, 1.0])).round(6).tolist()
+    [[[0.25, 0.0]]]
     """
-    values, vectors = np.linalg.eigh(among)
-    inside = across @ vectors
-    shrink = 1 / (np.maximum(values, 0)[None] + np.asarray(strengths)[:, None])
-    return np.einsum("lk,mk,nk->lmn", shrink, inside, vectors, optimize=True)
-
-
-def unit_folds(units: Sequence[Sequence[int]], strata: Sequence[int], n_folds: int) -> list[list[int]]:
-    """Deal units (groups of rows that are left out together) into at most ``n_folds`` folds of unit numbers.
-
-    Up to ``n_folds`` units are left out one by one. More are shuffled within their stratum (seed 0) and dealt round
-    robin, so every fold has its share of each stratum.
-
-    Examples
-    --------
-    >>> from scjepa.baselines._kernels import unit_folds
-    >>> unit_folds([[0], [1, 2], [3]], [0, 0, 0], n_folds=32)
-    [[0], [1], [2]]
-    >>> sorted(map(len, unit_folds([[i] for i in range(5)], [0] * 5, n_folds=2)))
-    [2, 3]
-    """
-    if len(units) <= n_folds:
-        return [[u] for u in range(len(units))]
-    shuffled = np.random.default_rng(0).permutation(len(units))
-    dealt = shuffled[np.argsort(np.asarray(strata)[shuffled], kind="stable")]
-    return [sorted(dealt[start::n_folds].tolist()) for start in range(n_folds)]
+    if noise is None:
+        values, outside = np.linalg.eigh(among)
+    else:
+        whiten = scipy.linalg.solve_triangular(np.linalg.cholesky(noise), np.eye(len(noise)), lower=True)
+        values, vectors = np.linalg.eigh(whiten @ among @ whiten.T)
+        outside = whiten.T @ vectors
+    shrink = 1 / (np.maximum(values, 0)[..., None, :] + np.asarray(strengths)[:, None])
+    inside, shrink, outside = ((across @ outside).astype(dtype), shrink.astype(dtype), outside.astype(dtype))
+    left = inside[..., None, :, :] * shrink[..., :, None, :]
+    flat = left.reshape(*left.shape[:-3], -1, left.shape[-1]) @ np.swapaxes(outside, -1, -2)
+    return np.asarray(flat.reshape(left.shape))

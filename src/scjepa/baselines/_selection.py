@@ -1,8 +1,8 @@
-"""Which rows the kernel anchor leaves out, and the left-out error of every candidate on its grid."""
+"""The candidates of the kernel anchor: their left-out errors, and how they are weighed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,28 +10,34 @@ import numpy as np
 
 from scjepa._types import FloatArray
 from scjepa.baselines._kernels import (
-    ACTION_KERNELS,
+    AMPLITUDE,
     Pair,
     action_kernels,
     apply_link,
     context_kernel,
-    invert_link,
     ridge_weights,
-    unit_folds,
 )
-from scjepa.data import ConditionTable
+from scjepa.baselines._noise import Fold, NoiseModel, amplitudes
 
-MAX_FOLDS, MANY_UNITS, FEW_FOLDS = 32, 320, 10
-"""At most 32 folds; 10 when there are more than 320 things to leave out (each fold is a set of decompositions)."""
 TEMPERATURE, MAX_MIXED, LEAST_WEIGHT = 0.1, 32, 0.01
 """How fast a candidate's weight falls with its relative excess error, how many candidates are averaged at most, and the
 least weight relative to the best one's."""
+CONTEXT = " x context"
+"""Behind the name of a kernel whose effects depend on the control profile."""
+MARGIN = 0.5
+"""By how many standard errors over left-out contexts such a kernel must be better than the best one without."""
+BROAD = 0.5
+"""Few left-out contexts that differ far beyond noise choose badly: the temperature is at least so much over their number."""
+OF_TWO = 0.3
+"""With two training contexts no context kernel can be tried; so much of the prediction looks at contexts nevertheless."""
 UNTRIED_COMBINATIONS = ((0.03, "additive", 0.3, 0.5), (0.03, "components", 0.3, 0.5))
 """Link, kernel, strength and weight for combinations when too few left-out combinations of measured singles can tell:
 sums of single effects, shrunken, averaged with a prediction from their components (better than sums alone on two
 screens)."""
-Fold = tuple[np.ndarray, np.ndarray]
-"""Training rows and left-out rows."""
+SINGLE = np.float32
+"""Precision in which candidates are compared."""
+Entry = list[Any]
+"""Link, kernel, strength, weight, and whether the strength differs between genes."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +72,55 @@ class GridErrors:
     links, kernels, strengths
         The candidates.
     errors
-        ``(n, links, kernels, strengths)``: mean over the folds in which the row is left out, NaN for rows never left
-        out.
+        ``(n, links, kernels, strengths, ways)``: mean over the folds in which the row is left out, NaN for rows never left
+        out. Ways: one strength for all genes and, if there is a second, strengths that differ between genes.
+    unit
+        ``(n,)`` number of the fold that a row is left out in, or -1.
     """
 
     links: tuple[float | None, ...]
     kernels: tuple[str, ...]
     strengths: tuple[float, ...]
     errors: FloatArray
+    unit: np.ndarray
 
-    def mixture(self, masks: Sequence[np.ndarray]) -> dict[str, Any] | None:
-        """Weigh the candidates by their error over the first of ``masks`` that has three left-out rows.
+    def rows(self, masks: Sequence[np.ndarray]) -> np.ndarray | None:
+        """Return the first of ``masks`` with three left-out rows, as a mask; the last may have two if there are several."""
+        left_out = np.isfinite(self.errors).any((1, 2, 3, 4))
+        rows = next((m & left_out for m in masks if (m & left_out).sum() >= 3), masks[-1] & left_out)
+        return None if rows.sum() < (2 if len(masks) > 1 else 3) else rows
 
-        Errors are averaged as a geometric mean: conditions with large effects have large errors, and would choose alone
-        otherwise. A candidate whose mean squared error is a share r above the least weighs ``exp(-r / TEMPERATURE)``:
+    def only(self, *, context: bool | None = None, links: Sequence[float | None] | None = None) -> GridErrors | None:
+        """Return a part of the candidates; None if nothing is left that was tried in all folds.
+
+        Parameters
+        ----------
+        context
+            Whether kernels look at contexts; None for both.
+        links
+            Links to keep, by default all.
+        """
+        tried = np.asarray(np.isfinite(self.errors[self.unit >= 0]).all((0, 1, 3, 4)))
+        which = [k for k, name in enumerate(self.kernels) if tried[k] and context in (None, CONTEXT in name)]
+        kept = [j for j, eps in enumerate(self.links) if links is None or eps in links]
+        if not which or not kept:
+            return None
+        return replace(
+            self,
+            links=tuple(self.links[j] for j in kept),
+            kernels=tuple(self.kernels[k] for k in which),
+            errors=self.errors[:, kept][:, :, which],
+        )
+
+    def mixture(
+        self, masks: Sequence[np.ndarray], *, margin: float = 0.0, temperature: float = TEMPERATURE
+    ) -> dict[str, Any] | None:
+        r"""Weigh the candidates by their error over the first of ``masks`` that has three left-out rows.
+
+        The score of a candidate is the mean over rows of :math:`\log(e_i + \bar e)`, where :math:`\bar e` is the least mean
+        squared error of any candidate: relative for large errors (conditions with large effects would choose alone
+        otherwise), absolute for small ones (else the many null conditions of a noisy screen would choose a strength that
+        ruins the few strong ones). A candidate whose score lies a share r above the least weighs ``exp(-r / temperature)``:
         with few conditions to choose by, candidates that do about as well are averaged rather than one of them trusted.
         At most ``MAX_MIXED`` count, and none that weighs less than ``LEAST_WEIGHT`` times the best.
 
@@ -88,172 +129,185 @@ class GridErrors:
         masks
             Boolean ``(n,)`` sets of rows, those most like the question first. The last of several is used if it has two
             rows, a mask on its own only if it has three.
+        margin
+            How many standard errors, over what is left out together, a kernel that looks at contexts must be better than
+            the best one that does not.
+        temperature
+            How fast weights fall.
 
         Returns
         -------
         ``{"link", "kernel", "lambda", "error"}`` of the best candidate and ``"mixture"``, a list of
-        ``[link, kernel, lambda, weight]`` with weights that sum to one, best first. None if no mask has enough rows.
+        ``[link, kernel, lambda, weight, by gene]`` with weights that sum to one, best first. None if no mask has enough
+        rows.
 
         Examples
         --------
-        The second row has large errors; relative to them, the second strength is better for the first row.
+        Of the second row all candidates are off by much; the first tells more, but less than its ratio of errors says.
 
         >>> import numpy as np
         >>> from scjepa.baselines._selection import GridErrors
-        >>> grid = GridErrors((None,), ("additive",), (0.1, 1.0), np.array([[[[4.0, 1.0]]], [[[81.0, 100.0]]]]))
+        >>> errors = np.array([[4.0, 1.0], [81.0, 100.0]]).reshape(2, 1, 1, 2, 1)
+        >>> grid = GridErrors((None,), ("additive",), (0.1, 1.0), errors, np.arange(2))
         >>> pick = grid.mixture([np.array([False, True]), np.array([True, True])])
-        >>> pick["lambda"], pick["error"], pick["mixture"]
-        (1.0, 5.5, [[None, 'additive', 1.0, 1.0]])
+        >>> [[entry[2], round(entry[3], 2)] for entry in pick["mixture"]]
+        [[0.1, 0.6], [1.0, 0.4]]
         """
-        left_out = np.isfinite(self.errors).all((1, 2, 3))
-        rows = next((m & left_out for m in masks if (m & left_out).sum() >= 3), masks[-1] & left_out)
-        if rows.sum() < (2 if len(masks) > 1 else 3):
+        rows, tried = self.rows(masks), self.only()
+        if rows is None or tried is None:
             return None
-        errors = self.errors[rows]
-        score = np.log(errors + 1e-9 * errors.mean() + 1e-300).mean(0)  # perfect predictions have no logarithm
-        weight = np.exp(-np.expm1(np.minimum(score - score.min(), 50)) / TEMPERATURE).ravel()
+        errors = tried.errors[rows]
+        logs = np.log(
+            errors + max(errors.mean(0).min(), 1e-9 * errors.mean()) + 1e-300
+        )  # of perfect ones there is none
+        score = logs.mean(0)
+        looks = np.array([CONTEXT in name for name in tried.kernels])
+        if margin and looks.any() and not looks.all():
+            best = np.where(looks[:, None, None], np.inf, score).argmin()
+            gain = logs - logs.reshape(len(logs), -1)[:, best].reshape(-1, 1, 1, 1, 1)
+            unit = self.unit[rows]
+            means = np.stack([gain[unit == u].mean(0) for u in np.unique(unit)])
+            if len(means) > 1:
+                error = means.std(0, ddof=1) / np.sqrt(len(means))
+                score = score + margin * np.where(looks[:, None, None], error, 0.0)
+        weight = np.exp(-np.expm1(np.minimum(score - score.min(), 50)) / temperature).ravel()
         order = np.argsort(-weight, kind="stable")[:MAX_MIXED]
         order = order[weight[order] >= LEAST_WEIGHT]  # the best weighs one
         share = weight[order] / weight[order].sum()
-        mixture = []
+        mixture: list[Entry] = []
         for flat, w in zip(order, share, strict=True):
-            j, k, s = np.unravel_index(flat, score.shape)
-            mixture.append([self.links[j], self.kernels[k], self.strengths[s], float(w)])
-        j, k, s = np.unravel_index(order[0], score.shape)
-        return {
-            "link": self.links[j],
-            "kernel": self.kernels[k],
-            "lambda": self.strengths[s],
-            "error": float(np.sqrt(errors[:, j, k, s]).mean()),
-            "mixture": mixture,
-        }
+            j, k, s, way = np.unravel_index(flat, score.shape)
+            mixture.append([tried.links[j], tried.kernels[k], tried.strengths[s], float(w), bool(way)])
+        return described(mixture, float(np.sqrt(errors.reshape(len(errors), -1)[:, order[0]]).mean()))
 
 
-def default_pick(
-    cls: str, links: Sequence[float | None], strengths: Sequence[float], *, n_columns: int
+def averaged(*parts: tuple[float, list[Entry]]) -> list[Entry]:
+    """Return the average of mixtures with weights, best first."""
+    total: dict[tuple, float] = {}
+    for share, mixture in parts:
+        for eps, kernel, strength, weight, by_gene in mixture:
+            key = (eps, kernel, strength, by_gene)
+            total[key] = total.get(key, 0.0) + share * weight
+    found = [[*key[:3], weight, key[3]] for key, weight in total.items() if weight > 0]
+    return sorted(found, key=lambda entry: -entry[3])
+
+
+def described(mixture: list[Entry], error: float = float("nan")) -> dict[str, Any]:
+    """Return a mixture with its best candidate spelled out."""
+    eps, kernel, strength, *_ = mixture[0]
+    return {"link": eps, "kernel": kernel, "lambda": strength, "error": error, "mixture": mixture}
+
+
+def untried_combinations(
+    links: Sequence[float | None], strengths: Sequence[float], *, n_columns: int, by_gene: bool
 ) -> dict[str, Any]:
-    """Return what a class uses when there is nothing to choose by, in the form of :meth:`GridErrors.mixture`.
+    """Return what combinations use when there are none to choose by, in the form of :meth:`GridErrors.mixture`.
 
-    Combinations get ``UNTRIED_COMBINATIONS``, all else effects that add up and are hardly shrunken, as in the baselines
-    without a choice. What is not among the candidates is replaced: a link by the first, a strength by the nearest end of
-    the range, a kernel that needs several columns by the additive one.
-
-    Parameters
-    ----------
-    cls
-        Class of query rows.
-    links, strengths
-        Candidates.
-    n_columns
-        Columns of the design; with one there is the additive kernel only.
-
-    Returns
-    -------
-    The first candidate, error NaN, and the mixture.
+    What is not among the candidates is replaced: a link by the first, a strength by the nearest end of the range, a kernel
+    that needs several columns by the additive one.
 
     Examples
     --------
-    >>> from scjepa.baselines._selection import default_pick
-    >>> default_pick("combination", (None,), (1.0, 10.0), n_columns=5)["mixture"]
-    [[None, 'additive', 1.0, 0.5], [None, 'components', 1.0, 0.5]]
+    >>> from scjepa.baselines._selection import untried_combinations
+    >>> untried_combinations((None,), (1.0, 10.0), n_columns=5, by_gene=False)["mixture"]
+    [[None, 'additive', 1.0, 0.5, False], [None, 'components', 1.0, 0.5, False]]
     """
     low, high = min(strengths), max(strengths)
-    additive = ACTION_KERNELS[0]
-    usual = UNTRIED_COMBINATIONS if cls == "combination" else ((links[0], additive, low, 1.0),)
-    mixture: list[list[Any]] = [
+    return described(
         [
-            eps if eps in links else links[0],
-            kernel if n_columns > 1 else additive,
-            min(max(strength, low), high),
-            weight,
+            [
+                eps if eps in links else links[0],
+                kernel if n_columns > 1 else "additive",
+                min(max(strength, low), high),
+                weight,
+                by_gene,
+            ]
+            for eps, kernel, strength, weight in UNTRIED_COMBINATIONS
         ]
-        for eps, kernel, strength, weight in usual
-    ]
-    eps, kernel, strength, _ = mixture[0]
-    return {"link": eps, "kernel": kernel, "lambda": strength, "error": np.nan, "mixture": mixture}
+    )
+
+
+def unjudged(
+    links: Sequence[float | None], strengths: Sequence[float], *, rows: Rows, gram: FloatArray, noise: NoiseModel
+) -> dict[str, Any]:
+    r"""Return what other classes use when there is nothing to choose by, in the form of :meth:`GridErrors.mixture`.
+
+    Effects add up. Where the noise of rows is known each is shrunken by its own reliability,
+    :math:`\tau_j^2 / (\tau_j^2 + \nu_j)` (empirical Bayes): the strength is the mean noise over the mean
+    :math:`\tau_j^2` (:func:`scjepa.baselines._noise.amplitudes`). Else they are hardly shrunken.
+    """
+    if not noise.by_gene:
+        return described([[links[0], "additive", min(strengths), 1.0, False]])
+    many = rows.design.shape[1] > 1
+    mean = amplitudes(rows.design, gram, noise.rows)[1]
+    if not many:
+        mean = max(float(np.trace(gram) - noise.rows.sum()), 0.0) / len(gram)
+    strength = float(min(noise.rows.mean() / max(mean, 1e-12), 1e6))
+    first = None if None in links else links[0]
+    return described([[first, "additive" + AMPLITUDE * many, max(strength, 1e-6), 1.0, True]])
 
 
 def joint_kernels(
-    train: Rows, query: Rows, gram: FloatArray, n_components: int, use_context: bool
+    train: Rows, query: Rows, gram: FloatArray, n_components: int, use_context: bool, noise: FloatArray
 ) -> Iterator[tuple[str, Pair]]:
-    """Yield the candidate kernels by name: action kernel x context kernel.
+    """Yield the candidate kernels by name: action kernels and, with several contexts, action kernel x context kernel.
 
     Inside a fold the context kernel is centered on the contexts that remain. Centered on all, a context that is left
     out would lie opposite to the others by construction: of two contexts, nothing would carry over.
+
+    Parameters
+    ----------
+    train, query
+        Kernel inputs.
+    gram
+        ``(n, n)`` inner products of the training effects.
+    n_components
+        Of single effects.
+    use_context
+        Whether kernels may look at contexts.
+    noise
+        ``(n,)`` expected squared lengths of the noise of training effects.
     """
     features = None
     if train.features is not None and query.features is not None:
         features = (train.features, query.features)
-    where: Pair | tuple[float, float] = (1.0, 1.0)
+    variances = amplitudes(train.design, gram, noise)[0] if train.design.shape[1] > 1 else None
+    actions = action_kernels(
+        train.design, query.design, train.order, query.order, gram, n_components, features, variances
+    )
+    yield from actions.items()
     # one context says nothing about how effects depend on it; what differs within it is the mix of batches
     if use_context and len(set(train.contexts)) > 1:
         where = context_kernel(train.place, query.place)
-    actions = action_kernels(train.design, query.design, train.order, query.order, gram, n_components, features)
-    for name, (among, across) in actions.items():
-        yield name, (among * where[0], across * where[1])
+        for name, (among, across) in actions.items():
+            yield name + CONTEXT, (among * where[0], across * where[1])
 
 
-def condition_folds(table: ConditionTable) -> list[Fold]:
-    """Leave every condition out once: a single row by row, a combination with all its contexts, doses and kinds.
+def strength_steps(strengths: Sequence[float], steps: np.ndarray) -> tuple[FloatArray, dict[int, np.ndarray]]:
+    """Return all strengths in use when those of genes differ, and where those of a step (half decades) are among them.
 
-    A question about a single is about a gene that was seen (elsewhere, or in combinations); one about a combination is
-    mostly about one that was not seen anywhere.
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scjepa.baselines._selection import strength_steps
+    >>> found, where = strength_steps([0.1, 1.0], np.array([0, 2]))
+    >>> found.tolist(), {k: at.tolist() for k, at in where.items()}
+    ([0.1, 1.0, 10.0], {0: [0, 1], 2: [1, 2]})
     """
-    units: dict[object, list[int]] = {}
-    for i, action in enumerate(table.actions):
-        units.setdefault(action if len(action) > 1 else i, []).append(i)
-    rows = list(units.values())
-    strata = [min(len(table.actions[unit[0]]), 2) for unit in rows]
-    return _folds(len(table), [sum((rows[u] for u in fold), []) for fold in unit_folds(rows, strata, _number(rows))])
-
-
-def context_folds(table: ConditionTable) -> list[Fold]:
-    """Leave every context out once; none when there is only one."""
-    labels = table.contexts.astype(str)
-    units = [np.flatnonzero(labels == c).tolist() for c in np.unique(labels)]
-    folds = unit_folds(units, [0] * len(units), _number(units))
-    return _folds(len(table), [sum((units[u] for u in fold), []) for fold in folds])
-
-
-def gene_folds(table: ConditionTable) -> list[Fold]:
-    """Leave every perturbed gene out once, with all rows it is part of."""
-    genes = table.vocabulary()
-    has = table.design(genes) > 0
-    folds = unit_folds([[j] for j in range(len(genes))], [0] * len(genes), _number(genes))
-    return _folds(len(table), [np.flatnonzero(has[:, fold].any(1)).tolist() for fold in folds])
-
-
-def _number(units: Sequence[object]) -> int:
-    """Return how many folds to deal ``units`` into."""
-    return MAX_FOLDS if len(units) <= MANY_UNITS else FEW_FOLDS
-
-
-def _folds(n: int, left_out: Iterable[Sequence[int]]) -> list[Fold]:
-    """Turn lists of left-out rows into folds; a fold that leaves nothing to train on is dropped."""
-    out = []
-    for rows in left_out:
-        test = np.zeros(n, bool)
-        test[list(rows)] = True
-        if 0 < test.sum() < n:
-            out.append((np.flatnonzero(~test), np.flatnonzero(test)))
-    return out
-
-
-def supported_rows(table: ConditionTable, folds: Sequence[Fold], *, alone: bool = False) -> np.ndarray:
-    """Return a boolean ``(n,)``: rows that are left out and whose genes all remain in the training part.
-
-    With ``alone=True`` the genes of a combination must remain as singles: a gene that is left in one other combination
-    only gets that combination's effect, which says little about choices for combinations of measured singles.
-    """
-    has = table.design(table.vocabulary()) > 0
-    single = has & (table.order == 1)[:, None]
-    out = np.zeros(len(table), bool)
-    for train, test in folds:
-        left = has[train].any(0)
-        out[test] = ~(has[test] & ~left).any(1)
-        if alone:
-            out[test] &= ~(has[test] & ~single[train].any(0)).any(1) | (table.order[test] == 1)
-    return out
+    place: dict[float, int] = {}
+    found: list[float] = []
+    where = {}
+    for step in dict.fromkeys([0, *steps.tolist()]):
+        at = []
+        for strength in strengths:
+            value = float(strength) * 10 ** (step / 2)
+            key = round(2 * np.log10(value), 2)
+            if key not in place:
+                place[key] = len(found)
+                found.append(value)
+            at.append(place[key])
+        where[step] = np.array(at)
+    return np.array(found), where
 
 
 def grid_errors(
@@ -263,14 +317,18 @@ def grid_errors(
     folds: Sequence[Fold],
     *,
     gram: FloatArray,
+    noise: NoiseModel,
+    steps: Sequence[np.ndarray],
     links: Sequence[float | None],
     strengths: Sequence[float],
     n_components: int,
     use_context: bool,
+    use_plain: bool = True,
 ) -> GridErrors:
     """Return the squared error of every left-out row under every candidate.
 
-    Components of single effects, kernel widths and centering are computed again inside each fold.
+    Components of single effects, amplitudes, kernel widths and centering are computed again inside each fold. Single
+    precision is enough to compare candidates.
 
     Parameters
     ----------
@@ -282,34 +340,75 @@ def grid_errors(
         Training and left-out rows.
     gram
         ``(n, n)`` inner products of effects.
+    noise
+        Of the rows.
+    steps
+        For each fold ``(genes,)``: how far the strength of each gene lies from the common one, in quarter decades. Half
+        decades are used: neighbouring strengths are candidates themselves, and so are computed once.
     links, strengths
         Pseudocounts of the link (None: identity) and ridge strengths.
     n_components, use_context
         As in :class:`scjepa.baselines.KernelEffect`.
+    use_plain
+        Whether kernels that do not look at contexts are candidates where there are others.
 
     Returns
     -------
     The candidates with their errors.
     """
-    names: tuple[str, ...] = ()
-    weights = []
-    for train, test in folds:
+    names = tuple(dict(joint_kernels(rows, rows, gram, n_components, use_context, noise.rows)))
+    if not use_plain and any(CONTEXT in name for name in names):
+        names = tuple(name for name in names if CONTEXT in name)
+    genes, n_links, width = control.shape[1], len(links), len(strengths)
+    base = np.concatenate([apply_link(control, eps) for eps in links], axis=1, dtype=SINGLE)
+    target = np.concatenate([apply_link(perturbed, eps) for eps in links], axis=1) - base
+    target, after = target.astype(SINGLE), perturbed.astype(SINGLE)
+    total = np.zeros((len(control), n_links, len(names), width, 1 + noise.by_gene))
+    count, unit = np.zeros(len(control)), np.full(len(control), -1)
+    for number, ((train, test), step) in enumerate(zip(folds, steps, strict=True)):
         kernels = dict(
-            joint_kernels(rows.take(train), rows.take(test), gram[np.ix_(train, train)], n_components, use_context)
-        )
-        names = tuple(kernels)
-        weights.append(np.stack([ridge_weights(*pair, strengths) for pair in kernels.values()]))
-    total = np.zeros((len(control), len(links), len(names), len(strengths)))
-    count = np.zeros(len(control))
-    for j, eps in enumerate(links):
-        base = apply_link(control, eps)
-        target = apply_link(perturbed, eps) - base
-        for (train, test), weight in zip(folds, weights, strict=True):
-            shift = (weight.reshape(-1, len(train)) @ target[train]).reshape(*weight.shape[:3], -1)
-            shift += base[test]
-            predicted = invert_link(shift, eps)
-            predicted -= perturbed[test]
-            total[test, j] += np.moveaxis(np.einsum("klmg,klmg->klm", predicted, predicted), -1, 0)
-            count[test] += j == 0
-    errors = total / np.where(count > 0, count, np.nan)[:, None, None, None]
-    return GridErrors(tuple(links), names, tuple(strengths), errors)
+            joint_kernels(
+                rows.take(train), rows.take(test), gram[np.ix_(train, train)], n_components, use_context,
+                noise.rows[train],
+            )
+        )  # fmt: skip
+        if not use_plain:  # where one context is left it says nothing about others
+            kernels |= {name + CONTEXT: pair for name, pair in kernels.items() if name + CONTEXT not in kernels}
+        here = [j for j, name in enumerate(names) if name in kernels]
+        among, across = (np.stack([kernels[names[j]][block] for j in here]) for block in (0, 1))
+        step = np.rint(step / 2).astype(int) if noise.by_gene else np.zeros(genes, int)
+        used, where = strength_steps(strengths, step)
+        weight = ridge_weights(among, across, used, noise.among(train), dtype=SINGLE)
+        found = np.zeros((len(test), n_links, len(here), width, 1 + noise.by_gene))
+        for value, own in where.items():
+            chosen = np.flatnonzero(step == value)
+            if not len(chosen):
+                continue
+            columns = (genes * np.arange(n_links)[:, None] + chosen).ravel()
+            needed, back = np.unique(np.concatenate([where[0], own]), return_inverse=True)
+            shift = weight[:, needed].reshape(-1, len(train)) @ target[np.ix_(train, columns)]
+            shift = shift.reshape(len(here), len(needed), len(test), n_links, len(chosen))
+            shift += base[np.ix_(test, columns)].reshape(len(test), n_links, len(chosen))
+            for j, eps in enumerate(links):
+                square = _squared_errors(shift[:, :, :, j], eps, after[np.ix_(test, chosen)])
+                for way, at in enumerate((back[:width], back[width:])[: 1 + noise.by_gene]):
+                    found[:, j, :, :, way] += square[:, :, at]
+        whole = np.full((len(test), *total.shape[1:]), np.nan)
+        whole[:, :, here] = found
+        total[test] += whole
+        count[test] += 1
+        unit[test] = number
+    errors = total / np.where(count > 0, count, np.nan)[:, None, None, None, None]
+    return GridErrors(tuple(links), names, tuple(strengths), errors, unit)
+
+
+def _squared_errors(value: FloatArray, eps: float | None, after: FloatArray) -> FloatArray:
+    """Return ``(m, kernels, strengths)`` squared errors of predictions under the link, which are overwritten."""
+    if eps is not None:  # invert_link, in place
+        np.exp(value, out=value)
+        value -= SINGLE(eps)
+        np.maximum(value, 0, out=value)
+        value += 1
+        np.log(value, out=value)
+    value -= after
+    return np.einsum("klmg,klmg->mkl", value, value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,10 @@ import numpy as np
 import scipy.linalg
 
 from scjepa._types import FloatArray
-from scjepa.baselines._kernels import single_components
-from scjepa.baselines._selection import (
-    Rows,
-    condition_folds,
-    context_folds,
-    gene_folds,
-    joint_kernels,
-    supported_rows,
-)
+from scjepa.baselines._folds import condition_folds, context_folds, gene_folds, supported_rows
+from scjepa.baselines._kernels import ACTION_KERNELS, AMPLITUDE, single_components
+from scjepa.baselines._noise import amplitudes
+from scjepa.baselines._selection import CONTEXT, Rows, joint_kernels
 from scjepa.data import ConditionTable
 
 if TYPE_CHECKING:
@@ -26,38 +21,47 @@ if TYPE_CHECKING:
 
 
 def own_values(
-    train: Rows, query: Rows, gram: FloatArray, n_components: int, use_context: bool, extra: FloatArray | float
-) -> Iterator[tuple[str, FloatArray]]:
-    """Yield the value of every candidate kernel of each query row with itself, ``k(q, q)``, by the kernel's name.
+    train: Rows,
+    query: Rows,
+    gram: FloatArray,
+    n_components: int,
+    use_context: bool,
+    extra: FloatArray | float,
+    noise: FloatArray,
+) -> dict[str, FloatArray]:
+    """Return the value of every candidate kernel of each query row with itself, ``k(q, q)``, by the kernel's name.
 
     Parameters
     ----------
     train, query
         Kernel inputs.
-    gram, n_components, use_context
+    gram, n_components, use_context, noise
         As in :func:`scjepa.baselines._selection.joint_kernels`, whose blocks hold everything but these values.
     extra
         ``(m,)`` (or one number) squared length of what the design leaves out: genes that were never perturbed in training.
     """
     additive = (query.design**2).sum(1) + extra
-    where = np.ones(len(additive))
+    out, weight = {"additive": additive}, {"additive": 1.0}
+    many = train.design.shape[1] > 1
+    if many:
+        axes = single_components(train.design, gram, n_components)
+        linear, both = ((query.design @ axes) ** 2).sum(1), 1 + 2.0 * (query.order >= 2)
+        for name in ("additive+rbf", "components"):
+            weight[name], of_linear, of_near = ACTION_KERNELS[name]
+            out[name] = weight[name] * additive + both + of_linear * linear + of_near
+    if train.features is not None and query.features is not None:
+        similar = 2 + (query.features**2).sum(1)
+        out |= {"constant": np.ones(len(additive)), "features": similar, "additive+features": similar + additive}
+        weight["additive+features"] = 1.0
+    if many:
+        change = query.design**2 @ (amplitudes(train.design, gram, noise)[0] - 1)
+        out |= {name + AMPLITUDE: out[name] + of_action * change for name, of_action in weight.items()}
     if use_context and len(set(train.contexts)) > 1:
         center = train.place.mean(0)
         scale = float(((train.place - center) ** 2).sum(1).mean())
-        if scale >= 1e-9:
-            where = 1 + ((query.place - center) ** 2).sum(1) / scale
-    yield "additive", additive * where
-    if train.design.shape[1] > 1:
-        axes = single_components(train.design, gram, n_components)
-        linear = ((query.design @ axes) ** 2).sum(1)
-        many = 1 + 2.0 * (query.order >= 2)
-        yield "additive+rbf", (additive + many + 2) * where
-        yield "components", (0.3 * additive + many + linear + 3) * where
-    if train.features is not None and query.features is not None:
-        similar = 2 + (query.features**2).sum(1)
-        yield "constant", where
-        yield "features", similar * where
-        yield "additive+features", (similar + additive) * where
+        where = 1 + ((query.place - center) ** 2).sum(1) / scale if scale >= 1e-9 else 1.0
+        out |= {name + CONTEXT: value * where for name, value in out.items()}
+    return out
 
 
 def unexplained(
@@ -68,12 +72,14 @@ def unexplained(
     n_components: int,
     use_context: bool,
     extra: FloatArray | float,
+    noise: FloatArray,
+    covariance: FloatArray | None,
 ) -> FloatArray:
     r"""Return the share of predictive variance that training leaves, ``(m,)``, averaged over a mixture's candidates.
 
-    .. math:: d(q) = 1 - \frac{k_q (K + \lambda I)^{-1} k_q^\top}{k(q, q) + \lambda}
+    .. math:: d(q) = 1 - \frac{k_q (K + \lambda S)^{-1} k_q^\top}{k(q, q) + \lambda}
 
-    the predictive variance of a Gaussian process with the candidate's kernel and noise :math:`\lambda`, over the same
+    the predictive variance of a Gaussian process with the candidate's kernel and noise :math:`\lambda S`, over the same
     before training (Rasmussen and Williams 2006, *Gaussian Processes for Machine Learning*, eq. 2.26). 1: training says
     nothing about the question; near 0: the question itself was measured.
 
@@ -84,19 +90,23 @@ def unexplained(
     gram
         ``(n, n)`` inner products of the training effects.
     mixture
-        Candidates ``[link, kernel, lambda, weight]``, weights sum to one.
-    n_components, use_context, extra
+        Candidates ``[link, kernel, lambda, weight, by gene]``, weights sum to one.
+    n_components, use_context, extra, noise
         See :func:`own_values`.
+    covariance
+        ``(n, n)`` of the noise of training rows, :math:`S`; None is the identity.
     """
-    kernels = dict(joint_kernels(train, query, gram, n_components, use_context))
-    own = dict(own_values(train, query, gram, n_components, use_context, extra))
+    kernels = dict(joint_kernels(train, query, gram, n_components, use_context, noise))
+    own = own_values(train, query, gram, n_components, use_context, extra, noise)
+    shared = np.eye(len(gram)) if covariance is None else covariance
     weights: dict[tuple[str, float], float] = {}
-    for _, kernel, strength, weight in mixture:  # links share a kernel
+    for _, kernel, strength, weight, _ in mixture:  # links share a kernel
+        kernel = kernel if kernel in kernels else kernel.removesuffix(CONTEXT)
         weights[kernel, strength] = weights.get((kernel, strength), 0.0) + weight
     out = np.zeros(len(query.order))
     for (kernel, strength), weight in weights.items():
         among, across = kernels[kernel]
-        solved = scipy.linalg.solve(among + strength * np.eye(len(among)), across.T, assume_a="pos")
+        solved = scipy.linalg.solve(among + strength * shared, across.T, assume_a="pos")
         explained = np.einsum("mn,nm->m", across, solved)
         out += weight * (1 - explained / (own[kernel] + strength))
     return np.clip(out, 0.0, 1.0)

@@ -17,11 +17,15 @@ from scjepa._types import FloatArray, Matrix
 
 SINGLE_CONTEXT = "all"
 """The context of every cell when no ``context_key`` is given."""
+LEAST_FREE = 20
+"""Degrees of freedom below which the variance within conditions counts as unknown."""
+BLOCK = 8192
+"""Rows that are squared at a time."""
 
 
 @dataclass(frozen=True)
 class ConditionTable:
-    """Mean profiles of conditions, one row per (action, context, dose, kind).
+    r"""Mean profiles of conditions, one row per (action, context, dose, kind).
 
     A table with ``perturbed`` is what baselines are fitted on; one without is a question to them.
 
@@ -43,6 +47,12 @@ class ConditionTable:
         ``(m,)`` kinds of perturbation (``"KO"``, ``"OE"``, ...), or None.
     genes
         Names of the measured genes.
+    variance
+        ``(genes,)`` variance of cells within conditions and within controls, pooled; None where there are too few cells
+        to tell, as in tables of profiles.
+    n_controls
+        ``(m,)`` effective number of controls behind each row, :math:`1 / \sum w^2` for controls of weights ``w``; None if
+        unknown.
     """
 
     actions: tuple[Action, ...]
@@ -53,6 +63,8 @@ class ConditionTable:
     dose: FloatArray | None = None
     kind: np.ndarray | None = None
     genes: tuple[str, ...] = ()
+    variance: FloatArray | None = None
+    n_controls: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -83,6 +95,7 @@ class ConditionTable:
             n_cells=self.n_cells[index] if len(self.n_cells) else self.n_cells,
             dose=pick(self.dose),
             kind=pick(self.kind),
+            n_controls=pick(self.n_controls),
         )
 
     def vocabulary(self) -> tuple[str, ...]:
@@ -288,11 +301,21 @@ def weighted_means(x: Matrix, groups: Sequence[tuple[np.ndarray, np.ndarray]]) -
 
 
 def condition_means(x: Matrix, groups: CellGroups, genes: Sequence[str] = ()) -> ConditionTable:
-    """Average log-normalised ``x`` over the cells of every condition and over its matched controls."""
+    """Average log-normalised ``x`` over the cells of every condition and over its matched controls.
+
+    The variance within conditions is that around the mean of a cell's condition or (controls) of its context and batch.
+    """
     strata, weights = groups.control_strata
     alike = lambda parts: [(cells, np.full(len(cells), 1 / len(cells))) for cells in parts]
-    control = weighted_means(weighted_means(x, alike(strata)), weights)
+    of_strata = weighted_means(x, alike(strata))
+    control = weighted_means(of_strata, weights)
     perturbed = weighted_means(x, alike(groups.cells))
+    parts = [*groups.cells, *strata]
+    size = np.array([len(cells) for cells in parts], dtype=float)
+    spread = None
+    if (free := size.sum() - len(size)) >= LEAST_FREE:
+        square = _sum_of_squares(x, np.concatenate(parts)) - size @ np.vstack([perturbed, of_strata]) ** 2
+        spread = np.maximum(square, 0) / free
     return ConditionTable(
         actions=groups.actions,
         contexts=groups.contexts,
@@ -302,7 +325,22 @@ def condition_means(x: Matrix, groups: CellGroups, genes: Sequence[str] = ()) ->
         dose=groups.dose,
         kind=groups.kind,
         genes=tuple(genes),
+        variance=spread,
+        n_controls=np.array([1 / np.sum(w**2 / [len(strata[s]) for s in which]) for which, w in weights]),
     )
+
+
+def _sum_of_squares(x: Matrix, cells: np.ndarray) -> FloatArray:
+    """Return ``(genes,)`` sums of squares over the rows ``cells``, each counted once, block by block."""
+    chosen = np.zeros(x.shape[0])
+    chosen[cells] = 1.0
+    total = np.zeros(x.shape[1])
+    for start in range(0, x.shape[0], BLOCK):
+        mask, block = chosen[start : start + BLOCK], x[start : start + BLOCK]
+        if mask.any():
+            square = sp.csr_matrix(block).power(2) if sp.issparse(block) else np.square(block, dtype=np.float64)
+            total += mask @ square
+    return total
 
 
 def condition_table(

@@ -98,6 +98,8 @@ def test_the_same_prediction_is_one_bar(table):
     assert len(figure.axes[0].patches) == 4
     width = bars(figure, figure.axes[0])["mean = kNN"].get_width()
     assert width == pytest.approx(summarize_scores(table).loc["mean", "l2"])
+    third = twin.assign(method="context transfer")
+    assert "mean = kNN = context\ntransfer" in names(pl.scores(pd.concat([table, twin, third]), "l2").axes[0])
 
 
 def test_a_beaten_ceiling_says_that_it_is_no_limit(table):

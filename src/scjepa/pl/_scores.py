@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -147,7 +148,8 @@ def scores(
     others.sort(key=lambda m: kind[m] == "ceiling")
     methods = models + others
     color = {m: COLORS[i % len(COLORS)] for i, m in enumerate(models)} | dict.fromkeys(others, MUTED)
-    names = [m if count[m] == most else f"{m} ({count[m]} of {most})" for m in methods]
+    lines = {m: textwrap.fill(m, 24) if " = " in m else m for m in methods}  # joint names would squeeze the panels
+    names = [lines[m] if count[m] == most else f"{lines[m]} ({count[m]} of {most})" for m in methods]
 
     axes = panels(len(chosen), ax, size=(3.1, 0.9 + 0.32 * len(methods)), columns=4 if len(chosen) > 6 else 3)
     left = [spec is None or ax is not None or spec.is_first_col() for spec in (a.get_subplotspec() for a in axes)]

@@ -11,9 +11,10 @@ from scjepa._types import FloatArray
 class MeanBootstrap:
     r"""Means of a sample drawn again with replacement, and intervals made from them.
 
-    Percentile intervals are too narrow for few values (with 8 values, of 5 claims about nothing one or more is proved
-    in a fifth to a quarter of the cases, although each is held to 1 %): the spread of resampled means is :math:`\sqrt{(n-1)/n}` of what it should be,
-    and says nothing of the uncertainty of that spread. Both ends are therefore moved away from the mean by
+    Percentile intervals are too narrow for few values: of 5 claims about nothing on 8 values each, one or more is
+    proved in a fifth to a quarter of the cases, although each is held to 1 %. The spread of resampled means is
+    :math:`\sqrt{(n-1)/n}` of what it should be, and says nothing of the uncertainty of that spread. Both ends are
+    therefore moved away from the mean by
 
     .. math:: s_n(\alpha) = \sqrt{\frac{n}{n-1}}\;\frac{t_{n-1,\,1-\alpha/2}}{z_{1-\alpha/2}},
 

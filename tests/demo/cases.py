@@ -65,7 +65,8 @@ class FakeModel:
             parts.append(part)
         out = ad.concat(parts)
         out.obs_names_make_unique()
-        out.uns = {"jepa": {"prediction": {"by": "fake"}}}
+        said = {"perturbation": perturbations, "context": context or "all", "basis": "left out", "support": "near"}
+        out.uns = {"jepa": {"prediction": {"by": "fake", "conditions": pd.DataFrame(said | {"abstain": False})}}}
         return out
 
 

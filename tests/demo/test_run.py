@@ -59,6 +59,8 @@ def test_several_contexts_are_predicted_each_from_its_own_controls(fake, counts,
     predicted = ad.read_h5ad(tmp_path / "o" / "predictions.h5ad")
     assert predicted.obs["context"].value_counts().to_dict() == {"K562": 20, "RPE1": 20}
     assert predicted.obs_names.is_unique
+    said = predicted.uns["jepa"]["prediction"]["conditions"]  # of all contexts, not of the first alone
+    assert list(zip(said["perturbation"], said["context"], strict=True)) == [(double, "K562"), (double, "RPE1")]
     assert fake.calls["train"]["holdout"] == [(double, "K562"), (double, "RPE1")]
     assert FakePlots.asked == [(double, "K562"), (double, "RPE1")]
 

@@ -91,6 +91,25 @@ def test_the_ceiling_is_a_hatched_bar_at_the_end_with_a_line(table):
     assert [list(line.get_xdata()) for line in axis.lines] == [[0.5, 0.5]]
 
 
+def test_the_same_prediction_is_one_bar(table):
+    twin = table[table.method == "mean"].assign(method="kNN")
+    figure = pl.scores(pd.concat([table, twin]), "l2")
+    assert [n.split(" (")[0] for n in names(figure.axes[0])].count("mean = kNN") == 1
+    assert len(figure.axes[0].patches) == 4
+    width = bars(figure, figure.axes[0])["mean = kNN"].get_width()
+    assert width == pytest.approx(summarize_scores(table).loc["mean", "l2"])
+    third = twin.assign(method="context transfer")
+    assert "mean = kNN = context\ntransfer" in names(pl.scores(pd.concat([table, twin, third]), "l2").axes[0])
+
+
+def test_a_beaten_ceiling_says_that_it_is_no_limit(table):
+    said = lambda *tables: ["not a limit" in [t.get_text() for t in a.texts] for a in pl.scores(pd.concat(tables)).axes]
+    ceiling = table[table.method == "mean"].assign(method="replicate ceiling", kind="ceiling", value=1.0)
+    assert said(table, ceiling) == [False, False]  # an L2 of 1 and a correlation of 1: nobody is better
+    assert said(table, ceiling.assign(value=-1.0)) == [False, True]
+    assert said(table, ceiling[ceiling.perturbation != "A"].assign(value=-1.0)) == [False, False]  # not comparable
+
+
 def test_arrows_agree_with_the_printed_table():
     assert list(TITLES) == list(GOALS)
     assert all(TITLES[m].endswith(GOALS[m]) for m in GOALS)

@@ -267,6 +267,33 @@ def test_baselines_have_rows_only_where_they_apply(screen, value, effect):
     assert value(scores, "only A+B", "l2") == pytest.approx(np.linalg.norm(np.array(effect["A+B"]) - 1))
 
 
+def test_baselines_that_predict_the_same_are_scored_once_and_keep_their_rows(screen, value):
+    class Rounded(Baseline):
+        name = "rounded"
+
+        def fit(self, table):
+            self.wrapped = Additive().fit(table)
+            return self
+
+        def effects(self, query):
+            return self.wrapped.effects(query) * (1 + 1e-15)
+
+    pred = screen[screen.obs[KEY].isin(["A+B", "A+C"])].copy()
+    scores = evaluate(pred, screen, perturbation_key=KEY, profile="full", n_pcs=3, baselines=[Additive(), Rounded()])
+    parts = [scores[scores.method == m].drop(columns="method").reset_index(drop=True) for m in ("additive", "rounded")]
+    pd.testing.assert_frame_equal(*parts, check_exact=True)  # ranks and tests of genes too
+    assert summarize_scores(scores).loc["rounded", "l2"] == summarize_scores(scores).loc["additive", "l2"]
+    assert "additive = rounded" in format_scores(scores)
+
+
+def test_one_training_condition_makes_baselines_the_same(screen, prediction):
+    train = screen[screen.obs[KEY].isin(["control", "A"])].copy()
+    scores = evaluate(prediction, screen, train=train, perturbation_key=KEY)
+    assert {"mean", "matching mean"} <= set(scores["method"])
+    rows = [line.split("  ")[0] for line in format_scores(scores, verdicts=False).splitlines()]
+    assert "mean = matching mean" in rows and "mean" not in rows
+
+
 def test_subsets_of_cells(screen, prediction, value):
     few = evaluate(prediction, screen, perturbation_key=KEY, max_cells=10, seed=3)
     same(evaluate(prediction, screen, perturbation_key=KEY, max_cells=10, seed=3), few)

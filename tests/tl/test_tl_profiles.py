@@ -177,7 +177,8 @@ def test_wide_tables_are_printed_with_methods_as_columns(full):
     assert means.loc["model", "centroid_ami"] == values(full, "centroid_ami")[0]
     lines = format_scores(full, verdicts=False).splitlines()
     assert lines[0].split()[:2] == ["metric", "model"] and lines[2].startswith("l2 ↓")
-    assert len(lines) == len(means.columns) + 3
+    assert len(lines) == len(means.columns) + 4  # header, rule, and two notes
+    assert lines[-1].startswith("Better than the replicate ceiling in some row: ")
 
 
 @pytest.mark.parametrize("metric", ["centroid_ami", "de_spearman_count", "pearson_edistance", "centroid_accuracy"])

@@ -8,7 +8,7 @@ import pytest
 from scjepa.metrics import l2
 from scjepa.tl import format_scores, summarize_scores
 from scjepa.tl._profiles import GOALS, METRICS
-from scjepa.tl._summary import COLUMNS
+from scjepa.tl._summary import COLUMNS, check_scores
 
 
 def table(values: dict, metric: str = "l2") -> pd.DataFrame:
@@ -98,6 +98,59 @@ def test_printed_table():
 def test_note_when_conditions_are_left_out():
     text = format_scores(table({"model": {"A": 1, "B": 2, "C": 3, "D": 9}, "mean": {"A": 3, "B": 4, "C": 5}}))
     assert "Means over the 3 of 4 conditions that all methods score" in text
+
+
+def test_the_same_prediction_is_one_row_that_keeps_its_names():
+    scores = pd.concat([
+        table({"model": {"A": 1.0}, "mean": {"A": 2.0}, "context transfer": {"A": 2.0}, "kNN": {"A": 2.0}}),
+        table({"model": {"A": 0.5}, "mean": {"A": 0.1}, "context transfer": {"A": 0.1}, "kNN": {"A": 0.2}}, "mse"),
+    ])  # fmt: skip
+    lines = format_scores(scores, verdicts=False).splitlines()
+    assert {line.split("  ")[0] for line in lines[2:5]} == {"model", "mean = context transfer", "kNN"}
+    assert summarize_scores(scores).loc["context transfer", "l2"] == 2  # look-ups by name go on working
+
+
+def test_a_model_equal_to_a_baseline_keeps_its_row():
+    lines = format_scores(table({"model": {"A": 1.0}, "mean": {"A": 1.0}}), verdicts=False).splitlines()
+    assert [line.split()[0] for line in lines[2:4]] == ["model", "mean"]
+
+
+def test_a_foot_note_where_the_ceiling_is_beaten():
+    scores = pd.concat([
+        table({"ceiling": {"A": 1.0, "B": 2.0}, "mean": {"A": 1.4, "B": 1.5}, "model": {"A": 2.0, "B": 3.0}}),
+        table({"ceiling": {"A": 0.8, "B": 0.8}, "mean": {"A": 0.1, "B": 0.2}, "model": {"A": 0.9, "B": 0.9}},
+              "pearson_delta"),
+        table({"ceiling": {"A": 0.8, "B": 0.8}, "mean": {"A": 1.0, "B": 1.0}, "model": {"A": 0.9, "B": 0.9}},
+              "shift_ratio"),
+        table({"ceiling": {"A": 1.0, "B": 1.0}, "mean": {"A": 1.0, "B": 0.2}, "model": {"A": 0.9, "B": 0.9}},
+              "discrimination_score_l1"),
+    ])  # fmt: skip
+    assert format_scores(scores, verdicts=False).splitlines()[-1] == (
+        "Better than the replicate ceiling in some row: l2, pearson_delta. The ceiling is half against half of the "
+        "cells, corrected for their number where a formula exists, and no limit: a prediction with less noise than an "
+        "experiment can beat it."
+    )
+    below = scores[scores.metric == "discrimination_score_l1"]
+    assert format_scores(below, verdicts=False).splitlines()[-1] == "Means over 2 conditions; * best."
+
+
+def test_a_ceiling_over_fewer_conditions_is_not_beaten():
+    text = format_scores(table({"ceiling": {"A": 2.0}, "model": {"A": 1.0, "B": 1.0}}), verdicts=False)
+    assert "Better than" not in text and "not comparable: ceiling (1)" in text
+
+
+def test_tables_with_and_without_statements_can_be_joined():
+    plain = table({"rival": {"A": 2.0}, "mean": {"A": 3.0}})
+    told = table({"model": {"A": 1.0, "B": 1.0}}).assign(basis="left out", support="near", abstain=[True, False])
+    for scores in (pd.concat([plain, told]), pd.concat([told, plain.astype({"method": "category"})])):
+        checked = check_scores(scores).set_index(["method", "perturbation"])
+        assert checked.loc[("model", "A"), ["basis", "support", "abstain"]].tolist() == ["left out", "near", True]
+        assert checked.loc[("rival", "A"), ["basis", "support", "abstain"]].tolist() == ["", "", False]
+        assert checked["abstain"].dtype == bool
+        assert summarize_scores(scores).loc["model", "l2"] == 1
+    as_text = told.assign(abstain=["True", "False"]).astype({"basis": "category", "abstain": "category"})
+    assert check_scores(as_text)["abstain"].tolist() == [True, False]
+    assert list(check_scores(plain).columns) == list(COLUMNS)
 
 
 def test_ties_are_all_best():

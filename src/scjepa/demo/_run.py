@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import anndata
+import pandas as pd
 import torch
 
 from scjepa import pl, tl
 from scjepa._checks import some
+from scjepa._keys import Keys
 from scjepa.demo._holdout import default_holdout, resolve_holdout
 from scjepa.demo._messages import UserError, say
 from scjepa.demo._results import Results
@@ -109,5 +111,12 @@ def predict(model: PerturbJEPA, held: Sequence[Condition], seed: int) -> anndata
     if len(parts) > 1:
         predicted = anndata.concat(parts, merge="same")
         predicted.obs_names_make_unique()
-        predicted.uns = parts[0].uns  # the model's record: the same for all contexts
+        predicted.uns = parts[
+            0
+        ].uns  # the model's record: the same for all contexts, but for what it says of conditions
+        records = [part.uns[Keys.uns.root][Keys.uns.prediction] for part in parts]
+        if all("conditions" in record for record in records):
+            records[0]["conditions"] = pd.concat([r["conditions"] for r in records], ignore_index=True).rename(
+                index=str
+            )
     return predicted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 from scjepa._checks import require_member
 from scjepa._keys import Keys
+from scjepa._score_rows import beyond_ceiling, shown_once
 from scjepa.pl._figure import COLORS, INK, MUTED, finish, panels, tidy
 from scjepa.pl._written import ALL_CONDITIONS, common_conditions
 
@@ -55,6 +57,9 @@ TITLES = {
 }
 """Panel titles, with the arrow of :func:`scjepa.tl.format_scores`."""
 
+GOALS = {metric: title[-1] for metric, title in TITLES.items()}
+"""The arrows alone; ratios, which should be 1, have none."""
+
 MAX_PANELS = 9
 """With more metrics in a table those of the profile ``"minimal"`` are drawn."""
 
@@ -76,7 +81,8 @@ def scores(
     The replicate ceiling, if it is in the table, comes last as a hatched bar, with a dotted line through the panel.
     Bars are means over conditions, chosen as in :func:`scjepa.tl.summarize_scores`; each dot is one condition. A
     method that scores fewer conditions than the others says so, beside its name or in the panel, and its bars are pale:
-    they can't be compared with the others.
+    they can't be compared with the others. Baselines with the same scores throughout are the same prediction and share
+    a bar ("mean = kNN"). Where a bar goes beyond the replicate ceiling, the ceiling's says that it is no limit.
 
     Parameters
     ----------
@@ -116,7 +122,7 @@ def scores(
     missing = [c for c in COLUMNS if c not in scores]
     if missing:
         raise ValueError(f"scores lacks the columns {missing}: expected the table returned by scjepa.tl.evaluate.")
-    table = scores.astype(dict.fromkeys(COLUMNS[:-1], str))  # files give categories back
+    table = shown_once(scores.astype(dict.fromkeys(COLUMNS[:-1], str)))  # files give categories back
     filled = table.dropna(subset="value")
     if not len(filled):
         raise ValueError("scores has no values to draw.")
@@ -142,7 +148,8 @@ def scores(
     others.sort(key=lambda m: kind[m] == "ceiling")
     methods = models + others
     color = {m: COLORS[i % len(COLORS)] for i, m in enumerate(models)} | dict.fromkeys(others, MUTED)
-    names = [m if count[m] == most else f"{m} ({count[m]} of {most})" for m in methods]
+    lines = {m: textwrap.fill(m, 24) if " = " in m else m for m in methods}  # joint names would squeeze the panels
+    names = [lines[m] if count[m] == most else f"{lines[m]} ({count[m]} of {most})" for m in methods]
 
     axes = panels(len(chosen), ax, size=(3.1, 0.9 + 0.32 * len(methods)), columns=4 if len(chosen) > 6 else 3)
     left = [spec is None or ax is not None or spec.is_first_col() for spec in (a.get_subplotspec() for a in axes)]
@@ -157,6 +164,11 @@ def scores(
             bar.set_alpha(PALE)
             if here[m] < count[m]:  # undefined in some conditions, in this metric only
                 _write(axis, i, f"{here[m]} of {most}")
+        drawn = (each if once.empty else once).groupby("method")["value"].mean().reindex(methods).to_frame(name)
+        for i, m in enumerate(methods):
+            beside = [o for o in methods if o == m or (kind[o] != "ceiling" and count[o] == count[m])]
+            if kind[m] == "ceiling" and beyond_ceiling(drawn.loc[beside], [m], GOALS):
+                _write(axis, i, "not a limit")
         axis.set_yticks(np.arange(len(methods)), names if left[j] else [])
     return finish(axes[0], save)
 

@@ -32,6 +32,9 @@ from scjepa.tl._profiles import CEILING
 
 logger = logging.getLogger(__name__)
 
+SAME_EFFECT = 1e-9
+"""Difference of effects, log-normalised, that is rounding: ranks and tests of cells could turn it into a score."""
+
 PCA_CELLS = 5000
 """Cells that principal components are fitted to; more change the coordinates by less than a seed does."""
 
@@ -44,7 +47,7 @@ class Contenders:
     """Everything that scores are made of; arrays run over the predicted conditions and the genes of ``pred``.
 
     ``seen`` and ``trained`` are the cells, and rows of their conditions, that baselines learned from. A baseline's
-    effects are NaN for conditions that it can't predict.
+    effects are NaN for conditions that it can't predict; baselines that predict the same share one array.
     """
 
     labels: Labels
@@ -76,6 +79,11 @@ class Contenders:
     def methods(self) -> list[str]:
         """The prediction, then the baselines."""
         return [self.method, *self.effects]
+
+    def same_as(self, method: str) -> str:
+        """Return the first method with the very effects of ``method``, whose scores are therefore the same."""
+        mine = self.effects.get(method)
+        return next((m for m, effect in self.effects.items() if effect is mine), method)
 
     @cached_property
     def true_means(self) -> FloatArray:
@@ -182,7 +190,7 @@ def contenders(
         seen=seen,
         trained=trained,
         truth=truth,
-        effects={b.name: np.asarray(b.effects(question), dtype=np.float64) for b in fitted},
+        effects=_equal_shared({b.name: np.asarray(b.effects(question), dtype=np.float64) for b in fitted}),
         reference=MeanEffect().fit(table).effects(question)[0] if len(table) else None,
         predicted_names=pred.obs_names.astype(str).to_numpy(),
         real_names=real.obs_names.astype(str).to_numpy(),
@@ -260,6 +268,15 @@ def _training_cells(
         )
     rows = np.array([i for i, c in enumerate(measured.conditions) if c in known], dtype=int)
     return measured, rows
+
+
+def _equal_shared(effects: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """Give baselines whose effects differ by rounding alone the array of the first of them."""
+    shared: dict[str, FloatArray] = {}
+    for name, effect in effects.items():
+        same = (e for e in shared.values() if np.allclose(e, effect, rtol=0, atol=SAME_EFFECT, equal_nan=True))
+        shared[name] = next(same, effect)
+    return shared
 
 
 def _fit_baselines(baselines: Baselines, table: ConditionTable, question: ConditionTable) -> list[Baseline]:

@@ -12,9 +12,10 @@ from scjepa._checks import require_positive_int
 from scjepa._keys import Keys
 from scjepa.tl._contenders import Baselines, contenders
 from scjepa.tl._embedding_metrics import embedding_metrics
-from scjepa.tl._inputs import check_anndata, resolve_labels, store_table
+from scjepa.tl._inputs import check_anndata, prediction_record, resolve_labels, store_table
 from scjepa.tl._leaks import find_leaks
 from scjepa.tl._profiles import Profile, choose_metrics
+from scjepa.tl._stated import add_stated, read_stated, warn_stated
 from scjepa.tl._table import score_table
 from scjepa.tl._verdict import verdict
 
@@ -95,7 +96,12 @@ def evaluate(
     ``"ceiling"``), ``perturbation`` (label as written in ``real``), ``context`` (``"all"`` without ``context_key``),
     ``metric``, ``value`` (NaN where undefined). A baseline has no rows for conditions that it can't predict, the
     ceiling none for conditions with fewer than 4 real cells. Scores of all conditions at once have the perturbation
-    ``"(all conditions)"``.
+    ``"(all conditions)"``. Baselines that predict the same have rows each, with the same values; printed tables and
+    figures show them once.
+    If ``pred`` carries what its model says of the conditions (scjepa predictions do, in
+    ``uns["jepa"]["prediction"]["conditions"]``), three more columns are filled in the rows of ``pred``: ``basis`` (what
+    the size of the effect was judged by: ``"left out"`` conditions, ``"sampling noise"`` or ``"none"``), ``support``
+    (``"trained"``, ``"near"``, ``"far"``) and ``abstain``; in all other rows they are ``""`` and False.
     Writes the same table to ``pred.uns["jepa"][key_added]`` and what the leak checks found to
     ``pred.uns["jepa"]["leak_checks"]``; a ``pred`` that is a view becomes data of its own.
 
@@ -104,7 +110,8 @@ def evaluate(
     UserWarning
         When a prediction seems to have seen the answer: conditions that the record of ``pred`` counts as training
         conditions, predicted cells equal to real ones, or that follow them one by one, held-out cells in ``train``;
-        and when the predicted cells of a condition are all the same.
+        and when the predicted cells of a condition are all the same. Also, once, when the record of ``pred`` says
+        that the model abstains on conditions, or that the size of effects was judged by sampling noise or by nothing.
 
     Raises
     ------
@@ -209,6 +216,11 @@ def evaluate(
     )
     leaks = find_leaks(who)
     scores = score_table(who, chosen, n_pcs=n_pcs, ceiling=ceiling)
+    record = prediction_record(pred)
+    stated = read_stated(record, who)
+    if stated is not None:
+        scores = add_stated(scores, stated, who)
+        warn_stated(stated, record, method)
     store_table(pred, key_added, scores)
     store_table(pred, Keys.uns.leaks, leaks)
     for claim in verdict(scores).itertuples():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from scjepa._score_rows import beyond_ceiling, shown_once
 from scjepa.tl._profiles import ALL_CONDITIONS, GOALS
+from scjepa.tl._stated import stated_lines
 from scjepa.tl._summary import check_scores, distance_from_goal, summarize_scores
 from scjepa.tl._verdict import verdict
 
@@ -18,14 +20,18 @@ def format_scores(scores: pd.DataFrame, *, verdicts: bool = True) -> str:
 
     Models come first, then baselines from low to high L2, the replicate ceiling last. Arrows say where good values
     are, ``*`` marks the best model or baseline of a column among those that are averaged over the same conditions.
-    With many metrics methods become columns. A line for each claim follows, see :func:`scjepa.tl.verdict`.
+    With many metrics methods become columns. Baselines with the same scores throughout are the same prediction and
+    share a row ("mean = kNN"). A foot note names the metrics in which a row over the same conditions is better than the
+    replicate ceiling. A line for each claim follows, see :func:`scjepa.tl.verdict`; then, for predictions that say
+    something of themselves, on how many conditions the model abstains, what the size of its effects was judged by, and
+    its error with and without these conditions, beside that of the baseline that is best over all.
 
     Parameters
     ----------
     scores
         Table of :func:`scjepa.tl.evaluate`, or several joined with :func:`pandas.concat`.
     verdicts
-        Whether to add the claims.
+        Whether to add the claims, and what the predictions say of themselves.
 
     Returns
     -------
@@ -52,7 +58,8 @@ def format_scores(scores: pd.DataFrame, *, verdicts: bool = True) -> str:
     l2: model 1.000, best baseline (mean) 3.000: better in 1 of 1 conditions, too few to tell.
     """
     scores = check_scores(scores)
-    means = summarize_scores(scores)
+    shown = shown_once(scores)
+    means = summarize_scores(shown)
     metrics = [c for c in means.columns if c != "n_conditions"]
     count = means["n_conditions"]
     ceilings = means.index.isin(scores.loc[scores["kind"] == "ceiling", "method"])
@@ -80,7 +87,7 @@ def format_scores(scores: pd.DataFrame, *, verdicts: bool = True) -> str:
         )
         for row in zip(*columns, strict=True)
     ]
-    total = len(scores[scores["perturbation"] != ALL_CONDITIONS].drop_duplicates(["perturbation", "context"]))
+    total = len(shown[shown["perturbation"] != ALL_CONDITIONS].drop_duplicates(["perturbation", "context"]))
     plural = "s" if total != 1 else ""
     scope = (
         f"{total} condition{plural}" if most == total else f"the {most} of {total} conditions that all methods score"
@@ -90,8 +97,26 @@ def format_scores(scores: pd.DataFrame, *, verdicts: bool = True) -> str:
     if few:
         note += f" Over fewer conditions, not comparable: {', '.join(few)}."
     rule = "-" * len(lines[0])
-    claims = list(verdict(scores)["verdict"]) if verdicts else []
-    return "\n".join([lines[0].rstrip(), rule, *(line.rstrip() for line in lines[1:]), note, *claims])
+    notes = [note, *_beyond(means[metrics], ceilings, count)]
+    if verdicts:
+        claims = verdict(scores)
+        notes += [*claims["verdict"], *stated_lines(scores, claims)]
+    return "\n".join([lines[0].rstrip(), rule, *(line.rstrip() for line in lines[1:]), *notes])
+
+
+def _beyond(means: pd.DataFrame, ceilings: np.ndarray, count: pd.Series) -> list[str]:
+    """Return a note where a row is better than the ceiling over as many conditions, so that it is not taken for one."""
+    found: list[str] = []
+    for ceiling in means.index[ceilings]:
+        beside = means[(count == count[ceiling]) & (~ceilings | (means.index == ceiling))]
+        found += beyond_ceiling(beside, [ceiling], GOALS)
+    if not found:
+        return []
+    return [
+        f"Better than the replicate ceiling in some row: {', '.join(dict.fromkeys(found))}. The ceiling is half against "
+        "half of the cells, corrected for their number where a formula exists, and no limit: a prediction with less "
+        "noise than an experiment can beat it."
+    ]
 
 
 def _digits(column: pd.Series) -> int:

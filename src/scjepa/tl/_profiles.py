@@ -77,6 +77,9 @@ CLAIMS = (
 )  # fmt: skip
 """Scores about which a verdict is given: one for each thing that a prediction can be good at."""
 
+ERRORS = ("l2", "mse", "mae", "mse_delta", "mae_delta")
+"""Scores that every prediction has, so that they say which is stronger where another score is undefined."""
+
 CEILING = "replicate ceiling"
 """Name of its rows in score tables."""
 

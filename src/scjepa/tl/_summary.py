@@ -8,6 +8,8 @@ import pandas as pd
 from scjepa.tl._profiles import ALL_CONDITIONS, GOALS, METRICS
 
 COLUMNS = ("method", "kind", "perturbation", "context", "metric", "value")
+STATED = ("basis", "support", "abstain")
+"""Further columns of tables of predictions that say something of themselves."""
 
 
 def check_scores(scores: pd.DataFrame) -> pd.DataFrame:
@@ -22,7 +24,23 @@ def check_scores(scores: pd.DataFrame) -> pd.DataFrame:
         raise ValueError("scores has no rows.")
     if scores["value"].isna().all():
         raise ValueError(f"scores has no values: all {len(scores)} are undefined.")
-    return scores.astype(dict.fromkeys(COLUMNS[:-1], str))  # files give categories back
+    plain = scores.astype(dict.fromkeys(COLUMNS[:-1], str))  # files give categories back
+    if not set(STATED) & set(scores.columns):
+        return plain
+    stated = scores.reindex(columns=list(STATED))  # joined tables may have no statements in some rows
+    return plain.assign(
+        basis=words(stated["basis"]), support=words(stated["support"]), abstain=flags(stated["abstain"])
+    )
+
+
+def words(column: pd.Series) -> pd.Series:
+    """Return text, empty where it is missing."""
+    return column.astype(object).where(column.notna(), "").astype(str)
+
+
+def flags(column: pd.Series) -> pd.Series:
+    """Return bools, also from what files make of them ("True", 1); False where they are missing."""
+    return words(column).str.lower().isin(["true", "1", "1.0"])
 
 
 def distance_from_goal(values: pd.Series, metric: str) -> pd.Series:

@@ -47,7 +47,7 @@ def score_table(who: Contenders, metrics: Sequence[str], *, n_pcs: int, ceiling:
     in_pcs = "cells" in sources or "pearson_edistance" in metrics
     project = principal_components(who, n_pcs) if in_pcs else None
     scores: dict[str, Values] = {}
-    for method in who.methods:
+    for method in _scored(who):
         sides = Profiles(*who.mean_effects(method))
         scores[method] = values = {}
         for metric in metrics:
@@ -62,9 +62,9 @@ def score_table(who: Contenders, metrics: Sequence[str], *, n_pcs: int, ceiling:
         _score_all_cells(who, metrics, project, tests, scores)
 
     records = []
-    for method, values in scores.items():
+    for method in who.methods:
         kind = "model" if method == who.method else "baseline"
-        records += _records(method, kind, who, metrics, values, who.predicts(method))
+        records += _records(method, kind, who, metrics, scores[who.same_as(method)], who.predicts(method))
     if ceiling:
         best, able = ceiling_scores(who, metrics, truth, project)
         records += _records(CEILING, "ceiling", who, metrics, best, able)
@@ -72,6 +72,11 @@ def score_table(who: Contenders, metrics: Sequence[str], *, n_pcs: int, ceiling:
             few = int((~able).sum())
             logger.info("No replicate ceiling for %d of %d conditions: fewer than 4 real cells.", few, len(able))
     return pd.DataFrame(records, columns=COLUMNS)
+
+
+def _scored(who: Contenders) -> list[str]:
+    """Return methods of which each predicts something else: the same effects are scored once."""
+    return [m for m in who.methods if who.same_as(m) == m]
 
 
 def _records(
@@ -98,7 +103,8 @@ def _score_all_cells(
     for values in scores.values():
         values |= {m: np.full(len(who.rows), np.nan) for m in from_cells}
     shape = who.true_means.shape
-    sides = ("", *who.methods)  # the truth and all predictions
+    methods = _scored(who)
+    sides = ("", *methods)  # the truth and all predictions
     tested = {side: GeneTests.empty(*shape) for side in sides} if tests else {}
     apart: dict[str, list[Any]] = {side: [None] * shape[0] for side in sides}
     for context in dict.fromkeys(who.contexts):
@@ -116,7 +122,7 @@ def _score_all_cells(
                 tested[""].fill(i, real, against[False])
             # a test knows the number of cells: baselines show as many as were measured
             shown = np.random.default_rng([who.seed, i]).permutation(len(start))[: real.shape[0]]
-            for method in who.methods:
+            for method in methods:
                 if not who.predicts(method)[i]:
                     continue
                 cells = who.cells(method, i, start)
@@ -131,7 +137,7 @@ def _score_all_cells(
         # numpy lets go of the interpreter while it sorts and multiplies; each condition writes its own rows
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(score, [i for i, c in enumerate(who.contexts) if c == context]))
-    for method in who.methods:
+    for method in methods:
         if tests:
             scores[method] |= score_genes(from_genes, tested[method], tested[""])
         complete = bool(who.predicts(method).all())

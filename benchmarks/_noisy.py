@@ -1,28 +1,21 @@
-"""The settings of perturb_noisy.py: screens made noisy, small, null and odd, and the questions asked about them."""
+"""Noisy screens made of real cells, and the questions asked about them: what perturb_noisy.py is built from."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache, partial
-from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import scanpy as sc
-from _common import read
 
 from scjepa.data import ConditionTable, condition_table
-from scjepa.datasets import simulate_perturbseq
 
-CONTROL, ALL = "control", "all"
+CONTROL = "control"
 PERTURBATION, CONTEXT, KEPT = "perturbation", "context", "kept"
 SPARE = "spare"
 """Context of cells that were thinned away from pseudo-replicates: they count as truth in each of these."""
-WEAK = ("FOXO4", "HK2", "IER5L", "MIDN", "NIT1", "PLK4", "SLC38A2", "TMSB4X")
-"""Norman singles that can hardly be told from controls: with these they are the pool of controls and of null conditions."""
 N_VARIABLE = 2000
 
 
@@ -187,11 +180,11 @@ def replicates(
     seed: int,
     *,
     real: Sequence[str],
-    contexts: Sequence[str] = (ALL,),
+    contexts: Sequence[str] = ("all",),
     n_null: int = 0,
     cells: tuple[int, int] = (10, 30),
     n_control: int = 80,
-    pooled: Sequence[str] = WEAK,
+    pooled: Sequence[str] = (),
 ) -> Screen:
     """Deal the cells of one screen to pseudo-replicates, few to each condition.
 
@@ -272,302 +265,3 @@ def swapped(case: Case, keep: float, rng: np.random.Generator) -> Case:
     n = len(case.table)
     truth = perturbed[n:] - case.query.control
     return replace(case, table=replace(case.table, perturbed=perturbed[:n]), truth=truth, measured=truth, cells=None)
-
-
-# ------------------------------------------------------------------------------------------------- simulations
-def simulated(
-    seed: int,
-    *,
-    n_contexts: int,
-    context_effect: float,
-    n_real: int = 8,
-    n_null: int = 18,
-    n_truth: int = 120,
-    cells: tuple[int, int] = (8, 25),
-    n_genes: int = 300,
-) -> Screen:
-    """Counts of a few knock-downs and many null conditions cut from the controls, with few cells each."""
-    rng = np.random.default_rng(seed)
-    most = cells[1]
-    source = simulate_perturbseq(
-        n_genes,
-        20,
-        n_real,
-        0,
-        n_cells=n_truth,
-        n_control=100 + most * n_null,
-        contexts=[f"c{j}" for j in range(n_contexts)],
-        kinds=("KD",),
-        context_effect=context_effect,
-        n_batches=1,
-        batch_effect=0.0,
-        depth=2000.0,
-        seed=seed,
-    )
-    sc.pp.normalize_total(source, target_sum=1e4)
-    sc.pp.log1p(source)
-    label, place = (source.obs[key].to_numpy().astype(str) for key in (PERTURBATION, CONTEXT))
-    real = sorted(set(label) - {CONTROL})
-    parts = []
-    for context in sorted(set(place)):
-        deck = {
-            p: rng.permutation(np.flatnonzero((label == p) & (place == context))).tolist() for p in [*real, CONTROL]
-        }
-        deck |= {f"N{j}": draw(deck[CONTROL], most) for j in range(n_null)}
-        parts.append(dealt(deck.pop(CONTROL), CONTROL, context))
-        for perturbation, members in deck.items():
-            parts.append(dealt(draw(members, int(rng.integers(cells[0], most + 1))), perturbation, context))
-            parts.append(dealt(members, perturbation, context, kept=False))
-    return Screen(gather(source, parts), frozenset(real))
-
-
-def programmes(
-    seed: int,
-    *,
-    n_contexts: int,
-    told: float = 0.0,
-    own: float = 0.0,
-    common: float = 1.0,
-    size: float = 1.0,
-    fold: bool = False,
-    n_perturbations: int = 1,
-    n_programmes: int = 6,
-    n_genes: int = 200,
-    cells: tuple[int, int] = (30, 200),
-    n_truth: int = 300,
-) -> Screen:
-    r"""Contexts that answer with the same gene programmes, each in its own strength.
-
-    .. math:: \delta_{pc} = \frac{2 s}{\sqrt R} \sum_r (\text{common}\,a_{pr} + \text{told}\,b_{pr} \cdot z_c +
-        \text{own}\,u_{pcr})\, w_r
-
-    with :math:`z_c` the state of the context's controls, so that "told" amplitudes can be read from control profiles
-    and "own" ones can't. Effects add up on the log-normalised scale, or multiply expression (``fold``). Cells are gamma
-    variables with the condition's mean, of the spread that log-normalised values have.
-    """
-    rng = np.random.default_rng(seed)
-    mean = rng.gamma(0.5, 1.2, n_genes) + 0.02
-    state = rng.normal(size=(n_contexts, 2))
-    axes = rng.normal(0, 0.5, (2, n_genes)) * (rng.random((2, n_genes)) < 0.4) * np.sqrt(mean)
-    jitter = 0.1 * rng.normal(size=(n_contexts, n_genes)) * np.sqrt(mean)
-    controls = np.clip(mean + state @ axes + jitter, 0.01, None)
-    genes = rng.normal(0, 0.5, (n_programmes, n_genes)) * (rng.random((n_programmes, n_genes)) < 0.3)
-    genes *= 1.0 if fold else np.sqrt(mean)
-    shared = common * rng.normal(size=(n_perturbations, n_programmes))
-    slopes = told * rng.normal(0, math.sqrt(0.5), (n_perturbations, n_programmes, 2))
-    parts: list[tuple[np.ndarray, str, str, int]] = []  # cells, perturbation, context, how many are kept
-    for c in range(n_contexts):
-        n = int(rng.integers(80, 300))
-        parts.append((gamma_cells(controls[c], n, rng), CONTROL, f"c{c}", n))
-        for p in range(n_perturbations):
-            amplitude = shared[p] + slopes[p] @ state[c] + own * rng.normal(size=n_programmes)
-            effect = size * 2 / math.sqrt(n_programmes) * amplitude @ genes
-            if fold:
-                target = np.log1p(np.expm1(controls[c]) * np.exp(np.clip(effect, -3, 3)))
-            else:
-                target = np.clip(controls[c] + effect, 0, None)
-            parts.append((gamma_cells(target, n_truth, rng), f"P{p}", f"c{c}", int(rng.integers(*cells))))
-    x = np.vstack([part[0] for part in parts])
-    rows = [
-        dealt(range(len(values)), label, place).assign(**{KEPT: np.arange(len(values)) < n})
-        for values, label, place, n in parts
-    ]
-    obs = pd.concat(rows, ignore_index=True)[[PERTURBATION, CONTEXT, KEPT]]
-    obs.index = [f"cell{i}" for i in range(len(obs))]
-    real = frozenset(f"P{p}" for p in range(n_perturbations))
-    return Screen(ad.AnnData(x.astype(np.float32), obs=obs), real)
-
-
-def gamma_cells(mean: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw cells around a log-normalised profile: never negative, often zero where the mean is small."""
-    mean = np.clip(mean, 1e-6, 7)
-    variance = np.minimum(0.8 * np.sqrt(mean) + 0.05, 1.1 * mean)
-    values = rng.gamma(mean**2 / variance, variance / mean, (n, len(mean)))
-    return np.minimum(values, 14)  # no real value is larger, and hardly any of these
-
-
-# ------------------------------------------------------------------------------------------------- real data
-@lru_cache(maxsize=1)
-def norman(folder: Path) -> ad.AnnData:
-    """Return the K562 cells of Norman 2019, log-normalised."""
-    cells = read(folder, "perturbench_norman19_mcfaline23.h5ad")
-    cells = cells[cells.obs["dataset"] == "norman19"].copy()
-    cells.obs[PERTURBATION] = ["+".join(sorted(label.split("+"))) for label in cells.obs["condition"].astype(str)]
-    return cells
-
-
-@lru_cache(maxsize=1)
-def kang(folder: Path) -> ad.AnnData:
-    """Return the PBMC of Kang 2018, log-normalised; types are contexts."""
-    cells = read(folder, "kang18_combined.h5ad")
-    sc.pp.normalize_total(cells, target_sum=1e4)
-    sc.pp.log1p(cells)
-    cells.obs[PERTURBATION], cells.obs[CONTEXT] = cells.obs["condition"].astype(str), cells.obs["cell_type"].astype(str)
-    return cells
-
-
-@lru_cache(maxsize=1)
-def gene_ontology(folder: Path) -> pd.DataFrame:
-    """Return gene x 128 components of Gene Ontology annotations."""
-    path = folder / "priors" / "go_svd128_human.npz"
-    if not path.is_file():
-        raise SystemExit(f"{path}: no such file. Name the folder with the data: --data DIR, or set SCJEPA_DATA.")
-    with np.load(path, allow_pickle=True) as file:
-        return pd.DataFrame(file["emb"].astype(np.float64), index=file["genes"].astype(str))
-
-
-def singles(source: ad.AnnData) -> list[str]:
-    """Return the single perturbations with an effect."""
-    return sorted(p for p in set(source.obs[PERTURBATION]) - {CONTROL, *WEAK} if "+" not in p)
-
-
-# ---------------------------------------------------------------------------------------------- the settings
-@dataclass(frozen=True)
-class Setting:
-    """A kind of screen, and the questions asked about it.
-
-    Attributes
-    ----------
-    cases
-        Called with the folder of the data and a seed.
-    seeds
-        How many seeds by default.
-    n_differ
-        Number of training contexts, where contexts truly differ in their effects.
-    """
-
-    cases: Callable[[Path, int], Iterator[Case]]
-    seeds: int = 10
-    n_differ: int = 0
-
-
-def norman_doubles(folder: Path, seed: int, n_cells: int) -> Iterator[Case]:
-    """All of Norman, thinned; each double with measured singles in turn."""
-    source = norman(folder)
-    real = sorted(set(source.obs[PERTURBATION]) - {CONTROL})
-    screen = replicates(source, seed, real=real, cells=(n_cells, n_cells), n_control=100, pooled=())
-    return each_label(screen, measured_doubles(screen))
-
-
-def norman_doubles_null(folder: Path, seed: int, share: float) -> Iterator[Case]:
-    """Doubles in turn, a share of all conditions null; at 80 % only perturbations that doubles are made of."""
-    source = norman(folder)
-    labels = sorted(set(source.obs[PERTURBATION]) - {CONTROL, *WEAK})
-    if share > 0.5:
-        doubles = [p for p in labels if "+" in p and set(labels).issuperset(p.split("+"))]
-        labels = sorted({*doubles, *(gene for p in doubles for gene in p.split("+"))})
-    n_null = nulls(len(labels), share)
-    screen = replicates(source, seed, real=labels, n_null=n_null, cells=(10, 22), n_control=120)
-    return each_label(screen, measured_doubles(screen))
-
-
-def norman_replicates(
-    folder: Path, seed: int, n: int, share: float, cells: tuple[int, int] = (10, 25), n_real: int = 10
-) -> Screen:
-    """Singles of Norman in ``n`` pseudo-replicates."""
-    source = norman(folder)
-    real = sorted(np.random.default_rng(seed).permutation(singles(source))[:n_real].tolist())
-    contexts = [f"r{j}" for j in range(n)]
-    return replicates(source, seed, real=real, contexts=contexts, n_null=nulls(n_real, share), cells=cells)
-
-
-def replicate_out(folder: Path, seed: int, **how: object) -> Iterator[Case]:
-    """Hold out the perturbed cells of each pseudo-replicate in turn."""
-    return each_context(norman_replicates(folder, seed, **how))
-
-
-def pairs_out(folder: Path, seed: int, **how: object) -> Iterator[Case]:
-    """Hold out every perturbation in one pseudo-replicate."""
-    return some_pairs(norman_replicates(folder, seed, **how), seed)
-
-
-def kang_thinned(folder: Path, seed: int, n_cells: int, share: float = 0.0) -> Iterator[Case]:
-    """Interferon in an unseen cell type, with few cells."""
-    return each_context(thinned_types(kang(folder), seed, n_cells=n_cells, n_null=nulls(1, share)))
-
-
-def kang_types(folder: Path, seed: int, n_train: int) -> Iterator[Case]:
-    """Interferon in an unseen cell type, learned from few others."""
-    return few_types(kang(folder), seed, n_train)
-
-
-def kang_swapped(folder: Path, seed: int, keep: float) -> Iterator[Case]:
-    """Interferon in an unseen cell type, with effects exchanged between types."""
-    rng = np.random.default_rng(seed)
-    return (swapped(case, keep, rng) for case in few_types(kang(folder), seed, 4))
-
-
-def simulated_contexts(_: Path, seed: int, **how: object) -> Iterator[Case]:
-    """Simulated knock-downs, mostly null; each context in turn."""
-    return each_context(simulated(seed, **how))
-
-
-def programme_contexts(_: Path, seed: int, n_train: int, **how: object) -> Iterator[Case]:
-    """Simulated programmes; up to four contexts in turn."""
-    screen = programmes(seed, n_contexts=n_train + 1, **how)
-    return each_context(screen, contexts_of(screen)[:4])
-
-
-def unseen_genes(folder: Path, seed: int, n_null: int = 10, n_asked: int = 20) -> Iterator[Case]:
-    """Genes never perturbed, described by Gene Ontology; null conditions carry the names of other genes."""
-    source, features = norman(folder), gene_ontology(folder)
-    screen = replicates(source, seed, real=singles(source), n_null=n_null, cells=(20, 50), n_control=150)
-    spare = np.random.default_rng(seed).permutation(sorted(set(features.index) - {*singles(source), *WEAK}))
-    names = {f"N{j}": spare[j] for j in range(n_null)}
-    screen.cells.obs[PERTURBATION] = [names.get(p, p) for p in screen.cells.obs[PERTURBATION]]
-    described = [p for p in labels_of(screen) if p in features.index][:n_asked]
-    return each_label(replace(screen, features=features.loc[described]), described)
-
-
-def nulls(n_real: int, share: float) -> int:
-    """Return how many null conditions make up a share of all conditions."""
-    return round(n_real * share / (1 - share))
-
-
-def settings() -> dict[str, Setting]:
-    """Return all settings by name."""
-    out = {f"norman-doubles-{n}": Setting(partial(norman_doubles, n_cells=n)) for n in (10, 20, 40)}
-    out |= {
-        f"norman-doubles-{share:.0%}-null": Setting(partial(norman_doubles_null, share=share)) for share in (0.5, 0.8)
-    }
-    out |= {
-        "replicates-2": Setting(partial(replicate_out, n=2, share=0.5, cells=(8, 35))),
-        "replicates-2-80%-null": Setting(partial(replicate_out, n=2, share=0.8, cells=(8, 20), n_real=5)),
-        "replicates-3-0%-null": Setting(partial(replicate_out, n=3, share=0.0)),
-        "replicates-3-50%-null": Setting(partial(replicate_out, n=3, share=0.5)),
-        "replicates-3-80%-null": Setting(partial(replicate_out, n=3, share=0.8, cells=(8, 12), n_real=5)),
-        "replicates-3-10-cells": Setting(partial(replicate_out, n=3, share=0.5, cells=(10, 10))),
-        "replicates-4": Setting(partial(replicate_out, n=4, share=0.5, cells=(8, 16))),
-        "pairs-3-50%-null": Setting(partial(pairs_out, n=3, share=0.5), 30),
-        "pairs-2-80%-null": Setting(partial(pairs_out, n=2, share=0.8, cells=(8, 20), n_real=5), 30),
-    }
-    out |= {f"kang-{n}": Setting(partial(kang_thinned, n_cells=n), n_differ=4) for n in (10, 20, 40)}
-    out |= {
-        f"kang-20-{share:.0%}-null": Setting(partial(kang_thinned, n_cells=20, share=share), n_differ=4)
-        for share in (0.5, 0.8)
-    }
-    out |= {f"kang-{n}-types": Setting(partial(kang_types, n_train=n), n_differ=n) for n in (2, 3)}
-    out |= {
-        "kang-half-swapped": Setting(partial(kang_swapped, keep=0.5), n_differ=4),
-        "kang-swapped": Setting(partial(kang_swapped, keep=0.0), n_differ=4),
-        "simulated-shared": Setting(partial(simulated_contexts, n_contexts=3, context_effect=0.0)),
-        "simulated-differing": Setting(partial(simulated_contexts, n_contexts=4, context_effect=1.0), n_differ=3),
-    }
-    for n in (2, 3, 4):
-        out[f"programmes-own-{n}"] = Setting(partial(programme_contexts, n_train=n, own=1.0), 40, n)
-        out[f"programmes-told-{n}"] = Setting(partial(programme_contexts, n_train=n, told=1.0), 40, n)
-    out |= {
-        "programmes-own-fold-4": Setting(partial(programme_contexts, n_train=4, own=1.0, fold=True), 40, 4),
-        "programmes-own-thin-4": Setting(
-            partial(programme_contexts, n_train=4, own=1.0, size=0.6, cells=(10, 40)), 40, 4
-        ),
-        "programmes-alike-thin-4": Setting(partial(programme_contexts, n_train=4, cells=(15, 60)), 40),
-        "programmes-own-6-perturbations": Setting(
-            partial(programme_contexts, n_train=3, own=1.0, n_perturbations=6), 10, 3
-        ),
-        "programmes-told-6-perturbations": Setting(
-            partial(programme_contexts, n_train=3, told=1.0, n_perturbations=6), 10, 3
-        ),
-        "unseen-genes": Setting(unseen_genes, 5),
-    }
-    return out

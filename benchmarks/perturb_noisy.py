@@ -40,14 +40,14 @@ from __future__ import annotations
 
 import math
 import time
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from _common import parser, save, start
-from _noisy import CONTEXT, PERTURBATION, Case, Setting, settings
+from _noisy import CONTEXT, PERTURBATION, Case
+from _noisy_settings import Setting, settings
 
 from scjepa import PerturbJEPA, metrics
 from scjepa.baselines import Additive, ContextTransfer, KernelEffect, MeanEffect, NoChange, Ridge
@@ -59,10 +59,10 @@ LIMIT, LIMIT_DIFFERENT, LIMIT_PEARSON, LIMIT_MEAN = 1.01, 1.03, -0.005, 0.92
 COVERAGE = (0.85, 0.95)
 MODEL_SETTINGS = (
     "norman-doubles-20",
-    "norman-doubles-80%-null",
+    "norman-doubles-null-80",
     "replicates-2",
-    "replicates-3-50%-null",
-    "pairs-3-50%-null",
+    "replicates-3-null-50",
+    "pairs-3-null-50",
     "kang-20",
     "kang-2-types",
     "simulated-differing",
@@ -177,13 +177,18 @@ def judge(comparison: dict[str, object], setting: Setting, has_null: bool) -> di
 def run(
     name: str, setting: Setting, folder: Path, seeds: int, model_splits: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score the splits of a setting; the first ``model_splits`` of each seed with PerturbJEPA (0: all, without it).
+    """Score the splits of a setting; with PerturbJEPA ``model_splits`` of each seed, drawn at random (0: all, without it).
 
     Returns scores and intervals (empty without PerturbJEPA), a row per condition.
     """
     scores, intervals = [], [pd.DataFrame()]
     for seed in range(seeds):
-        for case in islice(setting.cases(folder, seed), model_splits or None):
+        cases = setting.cases(folder, seed)
+        if model_splits:
+            cases = list(cases)
+            rng = np.random.default_rng(seed)
+            cases = [cases[i] for i in sorted(rng.permutation(len(cases))[:model_splits])]
+        for case in cases:
             predicted = closed_forms(case)
             if model_splits:
                 found = train_and_predict(case, seed)
@@ -250,7 +255,7 @@ def show_intervals(intervals: pd.DataFrame) -> None:
     table["mark"] = table["coverage"].between(*COVERAGE).map(mark)
     print("== 90 % intervals of predict_effect, expressed genes")
     print(table.rename_axis(None).to_string(float_format="{:.3f}".format))
-    mean = table["coverage"].mean()
+    mean = float(table["coverage"].mean())
     print(f"mean coverage {mean:.3f} ({mark(COVERAGE[0] <= mean <= COVERAGE[1])})\n")
     told = intervals.assign(answer=intervals["abstain"].map({True: "abstains", False: "answers"}))
     errors = told.groupby(["setting", "answer"], sort=False)[["l2", "l2_no_change"]].mean()
@@ -274,7 +279,9 @@ def main() -> None:
     how = options.add_mutually_exclusive_group()
     how.add_argument("--anchor-only", action="store_true", help="closed forms only (the default)")
     how.add_argument("--model", action="store_true", help="train PerturbJEPA too, by default in a few settings")
-    options.add_argument("--splits", type=int, default=2, help="with --model: first splits of a seed (default: 2)")
+    options.add_argument(
+        "--splits", type=int, default=2, help="with --model: splits of a seed, drawn at random (default: 2)"
+    )
     args = options.parse_args()
     start(args)
     chosen = args.settings or (MODEL_SETTINGS if args.model else list(known))

@@ -9,6 +9,7 @@
 ``kang-*``
     kang18_combined.h5ad, interferon in each cell type in turn, 2,000 variable genes chosen on training cells: few cells,
     null conditions beside it, two or three types to learn from, effects exchanged between types (in full or by half).
+    ``kang-replicates-3``: CD4 T cells alone, dealt to three pseudo-replicates.
 ``simulated-*``, ``programmes-*``
     Knock-downs of scjepa.datasets.simulate_perturbseq, 8 real and 18 null, in contexts that share their effects or don't;
     gene programmes whose strength differs from context to context, told by the controls or not, learned from 2 to 4.

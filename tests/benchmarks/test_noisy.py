@@ -345,6 +345,38 @@ def test_scores_of_a_case(script, noisy, screen):
     assert (nothing["pearson"] == 0).all() and np.allclose(nothing["l2"], np.linalg.norm(case.truth, axis=1))
 
 
+def test_model_sees_training_cells_only_and_rows_find_their_places(script, noisy, screen, monkeypatch):
+    class Fake:
+        """Predicts a number that tells the perturbation and the context."""
+
+        def setup_anndata(adata, perturbation_key, context_key):
+            assert (perturbation_key, context_key) == ("perturbation", "context")
+
+        def __init__(self, adata, gene_embeddings):
+            assert adata is case.cells and gene_embeddings is None
+            self.genes = adata.var_names
+
+        def train(self, seed, enable_progress_bar):
+            assert seed == 5
+
+        def predict_effect(self, perturbations, context):
+            rows = [
+                (p, len(p) * 10 + ord(p[-1]) + 1000 * int(context[1])) for p in perturbations[::-1] for _ in self.genes
+            ]
+            frame = pd.DataFrame(rows, columns=["perturbation", "effect"])
+            return frame.assign(
+                lower=frame["effect"] - 1, upper=frame["effect"] + 1, abstain=frame["perturbation"] == "N0"
+            )
+
+    monkeypatch.setattr(script, "PerturbJEPA", Fake)
+    (case,) = noisy.some_pairs(screen, 3)
+    found = script.train_and_predict(case, 5)
+    labels = ["+".join(a) for a in case.query.actions]
+    wanted = [len(p) * 10 + ord(p[-1]) + 1000 * int(c[1]) for p, c in zip(labels, case.query.contexts, strict=True)]
+    assert (found["effect"] == np.array(wanted)[:, None]).all() and found["effect"].shape == case.truth.shape
+    assert found["abstain"].any(1).tolist() == [p == "N0" for p in labels]
+
+
 def test_intervals_of_a_case(script, noisy, screen):
     case = next(noisy.each_context(screen))
     found = {"effect": case.truth, "lower": case.measured - 1, "upper": case.measured + 1}

@@ -255,7 +255,7 @@ def show_intervals(intervals: pd.DataFrame) -> None:
     table = intervals.groupby("setting", sort=False).agg(columns)
     table["mark"] = table["coverage"].between(*COVERAGE).map(mark)
     print("== 90 % intervals of predict_effect, expressed genes")
-    print(table.rename_axis(None).to_string(float_format="{:.3f}".format))
+    print(table.rename_axis(None).to_string(float_format="{:.3g}".format))
     mean = float(table["coverage"].mean())
     print(f"mean coverage {mean:.3f} ({mark(COVERAGE[0] <= mean <= COVERAGE[1])})\n")
     told = intervals.assign(answer=intervals["abstain"].map({True: "abstains", False: "answers"}))

@@ -284,6 +284,17 @@ def test_holdout_is_never_touched(name: str) -> None:
         np.testing.assert_array_equal(a.predict_perturbation(label).X, b.predict_perturbation(label).X)
 
 
+def test_predictions_stay_within_what_training_cells_show(name: str) -> None:
+    case = CASES[name]
+    if case.predict is None:
+        pytest.skip("this class does not predict cells")
+    label = sorted(x for x in screen().obs["perturbation"].unique() if "+" in x)[0]
+    model = case.make(screen(), holdout=[label])
+    most = model._read(model.adata, model.train_indices).values.max(0).toarray().ravel()
+    predicted = model.predict_perturbation([label, "+".join(model.actions_)])
+    assert (predicted.X >= 0).all() and (predicted.X <= most).all()
+
+
 def test_untrained_model_says_so(name: str) -> None:
     model = CASES[name].make(screen(), train=False)
     with pytest.raises(RuntimeError, match=r"needs a trained model. Run model.train\(\) first."):

@@ -15,6 +15,7 @@ from scvi.data.fields import CategoricalObsField, LayerField, NumericalObsField
 from scjepa._checks import require_labels, require_numbers, require_positive_int
 from scjepa._keys import Keys
 from scjepa._labels import parse_labels
+from scjepa._scale import check_target_sum
 from scjepa._types import InputScale
 from scjepa.baselines import BASELINES, Baseline, KernelEffect
 from scjepa.baselines._design import check_features
@@ -201,7 +202,7 @@ class PerturbJEPA(GateMixin, TransferMixin, EffectsMixin):
         input_scale
             ``"counts"``, ``"lognorm"``, or ``"auto"`` to find out; what was found is recorded.
         target_sum
-            Library size that counts are scaled to before log1p.
+            Library size that counts are scaled to before log1p, below 3.27e6.
         **kwargs
             Used by scvi-tools when it replays a setup.
 
@@ -219,7 +220,7 @@ class PerturbJEPA(GateMixin, TransferMixin, EffectsMixin):
         """
         control = str(control)
         check_keys(perturbation_key=perturbation_key, context_key=context_key, dose_key=dose_key, kind_key=kind_key)
-        input_scale = check_cells(adata, layer, input_scale)
+        target_sum, input_scale = check_target_sum(target_sum), check_cells(adata, layer, input_scale)
         labels = require_labels(adata.obs, perturbation_key, "perturbation_key")
         columns = {"batch_key": batch_key, "context_key": context_key, "kind_key": kind_key}
         for argument, key in columns.items():

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scjepa._types import FloatArray
+from scjepa._types import FloatArray, Matrix
 from scjepa.baselines import Baseline, KernelEffect
-from scjepa.data import CellGroups, ConditionTable, ExpressionMatrix, Split
+from scjepa.data import CellGroups, ConditionTable, ExpressionMatrix, Split, largest_values
 from scjepa.model._base import JEPABase
 
 
@@ -31,6 +31,9 @@ class PerturbState(JEPABase):
         Median positive training dose (1 without doses).
     gates_
         Class of question -> share of the network's correction that counts (``gate=``).
+    max_expression_
+        ``(genes,)`` float32: the largest log-normalised value of each gene in the training cells, which predictions do
+        not exceed (:func:`scjepa.data.largest_values`). None for models saved before it was recorded: no bound.
     joint_
         Whether encoder and predictor were trained together.
     residual_
@@ -51,6 +54,7 @@ class PerturbState(JEPABase):
     dose_ref_: float
     gates_: dict[str, float]
     joint_: bool
+    max_expression_: FloatArray | None = None
     pretrained_: dict[str, Any] | None = None
     residual_: bool
     trained_actions_: tuple[str, ...]
@@ -73,6 +77,19 @@ class PerturbState(JEPABase):
             raise ValueError("joint=True trains the pretrained encoder on. Say so with fine_tune=True.")
         if self.reference_ is not None and joint != self.joint_:
             raise ValueError(f"the reference of these query data was trained with joint={self.joint_}: do the same.")
+
+    def _note_range(self, values: Matrix, known: CellGroups) -> None:
+        """Record what training cells, and those of the reference, can show of each gene."""
+        self.max_expression_ = largest_values(values, known)
+        if self.reference_ is not None:
+            held = self.reference_.get("max_expression")  # of a reference saved before it was recorded nothing is known
+            self.max_expression_ = None if held is None else np.maximum(self.max_expression_, held)
+
+    def _upper(self, controls: Matrix) -> FloatArray:
+        """Return ``(genes,)`` bounds of the mean of ``controls`` under a perturbation: what was measured is possible."""
+        if self.max_expression_ is None:
+            return np.full(controls.shape[1], np.inf)
+        return np.maximum(self.max_expression_, np.asarray(controls.max(0).todense()).ravel()).astype(np.float64)
 
     def _to_learn(self, known: CellGroups) -> np.ndarray:
         """Return the conditions that the network is trained on."""

@@ -169,6 +169,7 @@ class PerturbTrainingMixin(PerturbState):
                     self.dose_ref_ = float(np.median(positive)) if len(positive) else 1.0
                 self.module = self._build_module()
                 self._prepare_encoder(matrix, split.train, seed)
+            self._note_range(matrix.values, known)
             self._fit_anchor(matrix, known, split.train, seed)
             if joint:
                 histories.append(("joint", self._train_joint(

@@ -219,10 +219,11 @@ class PredictionMixin(PerturbState):
 
         Returns
         -------
-        Predicted cells. ``X``: float32, log-normalized, non-negative, in the model's ``var_names``; ``obs``: the
-        perturbation, context, dose and kind columns, ``source`` (name of the control started from) and
-        ``jepa_prediction`` (``"predicted"`` or ``"control"``); ``obsm["X_jepa"]``: embeddings of the predicted
-        cells; ``uns["jepa"]["prediction"]``: what it was made with. ``obs_names`` are unique.
+        Predicted cells. ``X``: float32, log-normalized, in the model's ``var_names``, between 0 and the largest value of
+        the gene in training cells or in the controls that are moved; ``obs``: the perturbation, context, dose and kind
+        columns, ``source`` (name of the control started from) and ``jepa_prediction`` (``"predicted"`` or
+        ``"control"``); ``obsm["X_jepa"]``: embeddings of the predicted cells; ``uns["jepa"]["prediction"]``: what it was
+        made with. ``obs_names`` are unique.
 
         Raises
         ------
@@ -268,7 +269,7 @@ class PredictionMixin(PerturbState):
             for i, q in enumerate(questions):
                 control = aligned(cells[q.context]).to(self.device)
                 shift = self._shift(control, q, full[i], base[i], float(network[i])).cpu().numpy()
-                x[ends[i] : ends[i + 1]] = shift_cells(cells[q.context], shift)
+                x[ends[i] : ends[i + 1]] = shift_cells(cells[q.context], shift, self.max_expression_)
         obs = pd.concat([self._describe(q, adata.obs_names[chosen[q.context]]) for q in questions])
         if include_control:
             controls = [Question(self._setup["control"], (), c, None, None) for c in sources]

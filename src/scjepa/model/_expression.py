@@ -249,7 +249,9 @@ class ExpressionJEPA(JEPABase):
         with self._keeping_what_was_trained(), seeded(seed):
             if not goes_on:
                 self.module = self._build_module()
-                self._prepare_encoder(matrix, split.train, seed)
+                self._prepare_encoder(matrix, split.train)
+            if not self.embedded_:
+                self._start_encoder(matrix, split.train, seed)
             history = self._train_encoder(
                 matrix,
                 split,

@@ -21,6 +21,7 @@ from scjepa.baselines import BASELINES, Baseline, KernelEffect
 from scjepa.baselines._design import check_features
 from scjepa.data import check_keys, group_cells
 from scjepa.model._effects import EffectsMixin
+from scjepa.model._embedding import EmbeddingMixin
 from scjepa.model._gate import GateMixin, check_gate
 from scjepa.model._reading import check_cells
 from scjepa.model._transfer import TransferMixin
@@ -28,7 +29,7 @@ from scjepa.module import ActionSpec, JEPAModule
 from scjepa.train import seeded
 
 
-class PerturbJEPA(GateMixin, TransferMixin, EffectsMixin):
+class PerturbJEPA(GateMixin, TransferMixin, EmbeddingMixin, EffectsMixin):
     """Action-conditioned world model of cells for genetic (or any labelled) perturbations.
 
     Stage 1 learns an embedding of cells (see :class:`ExpressionJEPA`). Stage 2 predicts, in frozen
@@ -147,6 +148,7 @@ class PerturbJEPA(GateMixin, TransferMixin, EffectsMixin):
         }
         self.actions_ = self._known_actions()
         self.joint_ = False
+        self.embedded_ = True
         self.dose_ref_ = 1.0
         self.anchor_ = None
         self.base_anchor_ = None
@@ -287,7 +289,7 @@ class PerturbJEPA(GateMixin, TransferMixin, EffectsMixin):
 
     def _diagnostics(self, rng: np.random.Generator) -> list[tuple[str, float, str, str]]:
         """Add what earlier cell JEPAs failed: are predicted sets as wide, and predicted effects as large, as true ones?"""
-        rows = super()._diagnostics(rng)
+        rows = super()._diagnostics(rng) if self.embedded_ else []
         adata, groups = self._own_or_given(None), self._groups(self._own_or_given(None))
         pairs = set(zip(self.trained_on_["perturbation"], self.trained_on_["context"], strict=True))
         separator, single = self._setup["separator"], self._setup["context_key"] is None

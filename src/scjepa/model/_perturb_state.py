@@ -27,8 +27,12 @@ class PerturbState(JEPABase):
         The closed-form anchor that predicts, or None.
     base_anchor_
         The anchor that the network corrects; often ``anchor_`` itself.
+    cell_names_
+        Hash of the ``obs_names`` that it was trained on; None for models saved before it was recorded.
     dose_ref_
         Median positive training dose (1 without doses).
+    embedded_
+        Whether there is an embedding: False after ``train(embed=False)``.
     gates_
         Class of question -> share of the network's correction that counts (``gate=``).
     max_expression_
@@ -51,6 +55,7 @@ class PerturbState(JEPABase):
     actions_: tuple[str, ...]
     anchor_: Baseline | None
     base_anchor_: Baseline | None
+    cell_names_: str | None = None
     dose_ref_: float
     gates_: dict[str, float]
     joint_: bool
@@ -69,8 +74,17 @@ class PerturbState(JEPABase):
         """Columns of ``obs`` that the model was set up with, or None."""
         return [self._setup[f"{name}_key"] for name in ("perturbation", "context", "dose", "kind", "batch")]
 
-    def _check_transfer(self, joint: bool, fine_tune: bool) -> None:
-        """Raise when training is asked for what a pretrained encoder or a reference does not allow."""
+    def _check_transfer(self, joint: bool, fine_tune: bool, embed: bool) -> None:
+        """Raise when training is asked for what a pretrained encoder, a reference or the predictor does not allow."""
+        if not embed and (joint or fine_tune):
+            asked = "joint" if joint else "fine_tune"
+            raise ValueError(f"embed=False leaves the encoder as it is, but {asked}=True trains it. Drop one of them.")
+        reads = self.module_arguments_["predictor_input"]
+        if not embed and reads != "z" and not self._given_embedding:
+            raise ValueError(
+                f"embed=False leaves the embedding out, but predictor_input={reads!r} reads it. Make the model with "
+                "predictor_input='z' (the default), or train with embed=True."
+            )
         if fine_tune and self.pretrained_ is None:
             raise ValueError("fine_tune=True: there is no pretrained encoder. Make the model with from_pretrained.")
         if joint and self.pretrained_ is not None and not fine_tune:

@@ -11,6 +11,24 @@ MAX_LOGNORM = 15.0
 """log1p of normalised counts stays below this (cell-eval refuses more)."""
 
 
+def check_target_sum(target_sum: float) -> float:
+    """Return the library size that counts are scaled to; raise unless every log1p of such counts is a possible value.
+
+    Examples
+    --------
+    >>> from scjepa._scale import check_target_sum
+    >>> check_target_sum(10_000)
+    10000.0
+    """
+    number = isinstance(target_sum, (int, float, np.integer, np.floating)) and not isinstance(target_sum, bool)
+    if not (number and 0 < target_sum and np.log1p(target_sum) < MAX_LOGNORM):
+        raise ValueError(
+            f"target_sum={target_sum!r}: expected a number above 0 and below {np.expm1(MAX_LOGNORM):.3g} (log1p of "
+            f"counts must stay below {MAX_LOGNORM:g}); 1e4 is usual, 1e6 gives counts per million."
+        )
+    return float(target_sum)
+
+
 def stored_values(x: Matrix) -> np.ndarray:
     """Return the stored values of a sparse matrix, or all values of a dense one, as a flat view where possible."""
     return np.asarray(x.data if sp.issparse(x) else np.ravel(np.asarray(x), order="K"))

@@ -43,12 +43,18 @@ def test_predicted_cells_are_controls_moved_by_the_effect(screen):
     baseline = Additive().fit_anndata(screen, "p", context_key="line", holdout=["A+B"])
     pred = baseline.predict_perturbation("B+A")
     assert pred.shape == (12, 4) and pred.X.dtype == np.float32
+    upper = screen[screen.obs["p"] != "A+B"].X.max(0)  # of the training cells: in g2 it counts
     for j, line in enumerate(["x", "y"]):
         controls = screen[(screen.obs["p"] == "control") & (screen.obs["line"] == line)]
-        moved = shift_cells(controls.X, (1 + j) * np.array([1, 0.5, 0, 0.25]))
+        moved = shift_cells(controls.X, (1 + j) * np.array([1, 0.5, 0, 0.25]), upper)
         here = pred[pred.obs["line"] == line]
         np.testing.assert_allclose(here.X, moved, rtol=1e-6)
         assert here.obs["source"].tolist() == controls.obs_names.tolist()
+    assert (pred.X <= upper.astype(np.float32)).all()
+    held_out = screen.copy()
+    held_out.X[(screen.obs["p"] == "A+B").to_numpy()] += 4  # nobody looks at them
+    again = Additive().fit_anndata(held_out, "p", context_key="line", holdout=["A+B"]).predict_perturbation("B+A")
+    np.testing.assert_array_equal(again.X, pred.X)
     assert set(pred.obs["p"]) == {"B+A"} and set(pred.obs["jepa_prediction"]) == {"predicted"}
     assert pred.obs_names.is_unique and pred.var_names.tolist() == screen.var_names.tolist()
 
@@ -92,8 +98,10 @@ def test_new_contexts_new_cells_and_gene_order(screen):
     baseline = Additive().fit_anndata(screen, "p", context_key="line", holdout=["A+B"])
     new = ad.AnnData(np.tile([5.5, 9.0, 6.0, 7.0, 8.0], (3, 1)), var=pd.DataFrame(index=["g4", "no", "g1", "g3", "g2"]))
     pred = baseline.predict_perturbation("A+B", new, context="z")
-    # single effects are averaged over the two lines: 1.5 times
-    np.testing.assert_allclose(pred.X, np.tile([6 + 1.5, 8 + 0.75, 7, 5.5 + 0.375], (3, 1)), rtol=1e-6)
+    # single effects are averaged over the two lines: 1.5 times; no gene beyond what training cells or controls show
+    upper = np.maximum(screen[screen.obs["p"] != "A+B"].X.max(0), [6, 8, 7, 5.5])
+    wanted = np.minimum([6 + 1.5, 8 + 0.75, 7, 5.5 + 0.375], upper)
+    np.testing.assert_allclose(pred.X, np.tile(wanted, (3, 1)), rtol=1e-6)
     assert set(pred.obs["line"]) == {"z"}
     with pytest.raises(ValueError, match="adata.obs has no column 'line'"):
         baseline.predict_perturbation("A+B", new)

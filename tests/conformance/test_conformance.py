@@ -284,6 +284,42 @@ def test_holdout_is_never_touched(name: str) -> None:
         np.testing.assert_array_equal(a.predict_perturbation(label).X, b.predict_perturbation(label).X)
 
 
+def test_predictions_stay_within_what_training_cells_show(name: str) -> None:
+    case = CASES[name]
+    if case.predict is None:
+        pytest.skip("this class does not predict cells")
+    label = sorted(x for x in screen().obs["perturbation"].unique() if "+" in x)[0]
+    model = case.make(screen(), holdout=[label])
+    most = model._read(model.adata, model.train_indices).values.max(0).toarray().ravel()
+    predicted = model.predict_perturbation([label, "+".join(model.actions_)])
+    assert (predicted.X >= 0).all() and (predicted.X <= most).all()
+
+
+def test_predictions_do_not_need_the_embedding(name: str, tmp_path: Path) -> None:
+    """Where predictions do not read it, a model without it predicts the same, and can be given it later."""
+    case = CASES[name]
+    if case.predict is None:
+        pytest.skip("this class is its embedding")
+    reads = case.train.get("joint") or case.init.get("predictor_input", "z") != "z"
+    if reads:
+        with pytest.raises(ValueError, match="embed=False leaves the"):
+            case.make(screen(), embed=False)
+        with pytest.raises(ValueError, match="predictions of this model read its embedding"):
+            case.make(screen()).train_embedding(**TRAIN)
+        return
+    whole, bare = case.make(screen()), case.make(screen(), embed=False, checkpoint_dir=tmp_path / "c")
+    np.testing.assert_array_equal(case.predict(bare), case.predict(whole))
+    for ask in (bare.get_latent, bare.get_latent_representation, bare.get_normalized_expression):
+        with pytest.raises(RuntimeError, match=r"needs the embedding, which training left out \(embed=False\)"):
+            ask()
+    bare.save(str(tmp_path / "m"))
+    again = type(bare).load(str(tmp_path / "m"), bare.adata)
+    assert not again.embedded_
+    again.train_embedding(**TRAIN)
+    np.testing.assert_array_equal(again.get_latent(), whole.get_latent())
+    np.testing.assert_array_equal(case.predict(again), case.predict(whole))
+
+
 def test_untrained_model_says_so(name: str) -> None:
     model = CASES[name].make(screen(), train=False)
     with pytest.raises(RuntimeError, match=r"needs a trained model. Run model.train\(\) first."):

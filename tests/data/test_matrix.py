@@ -8,7 +8,7 @@ import pytest
 import scanpy as sc
 import scipy.sparse as sp
 
-from scjepa.data import EmbeddingCache, ExpressionMatrix, shift_cells
+from scjepa.data import EmbeddingCache, ExpressionMatrix, group_cells, largest_values, shift_cells
 
 
 def counts(n: int = 40, genes: int = 30, seed: int = 0) -> np.ndarray:
@@ -217,3 +217,57 @@ def test_a_gene_that_no_control_expresses_appears_in_few_cells() -> None:
     one = np.median([row[row > 0].min() for row in cells])
     assert moved.mean() == pytest.approx(0.3, abs=1e-5)
     assert (moved > 0).sum() == pytest.approx(0.3 * 400 / one, rel=0.2)
+
+
+# ---------------------------------------------------------------- possible values
+@pytest.mark.parametrize("scale", [0.3, 3.0, 20.0])
+@pytest.mark.parametrize("per_cell", [False, True])
+def test_bounded_cells_have_the_mean_asked_for_where_it_is_possible(scale: float, per_cell: bool) -> None:
+    cells, rng = screen_like(), np.random.default_rng(1)
+    shift = rng.normal(0, scale, cells.shape if per_cell else 60).astype(np.float32)
+    upper = (cells.max(0) * rng.uniform(0.7, 1.3, 60)).astype(np.float32)
+    upper[-2:] = 9.0, 2.0  # the last gene is not expressed
+    bound = np.maximum(upper, cells.max(0))
+    moved = shift_cells(cells, shift, upper)
+    assert moved.dtype == np.float32 and (moved >= 0).all() and (moved <= bound).all()
+    wanted = np.clip((cells + shift).mean(0, dtype=np.float64), 0, bound)
+    np.testing.assert_allclose(moved.mean(0, dtype=np.float64), wanted, atol=1e-5)
+    free = shift_cells(cells, shift)
+    fits = free.max(0) <= bound
+    np.testing.assert_array_equal(moved[:, fits], free[:, fits])  # a bound that is not reached changes nothing
+    assert 0 < fits.sum() < 60
+
+
+def test_bounds_by_hand() -> None:
+    cells = np.array([[1.0, 0.0, 3.0, 0.0], [3.0, 2.0, 3.0, 0.0], [5.0, 4.0, 3.0, 0.0]], dtype=np.float32)
+    moved = shift_cells(cells, np.array([2.0, 1.0, 2.0, 2.5]), np.array([6.0, 4.5, 4.0, 2.0]))
+    np.testing.assert_allclose(moved[:, 0], [3.5, 5.5, 6.0])  # (3, 5, 7) does not fit; the others get what is cut off
+    np.testing.assert_allclose(moved[:, 1].sum(), 9.0)
+    assert moved[:, 1].max() == 4.5
+    np.testing.assert_array_equal(moved[:, 2], 4.0)  # the mean itself is beyond the bound
+    np.testing.assert_array_equal(moved[:, 3], 2.0)
+    # nearly all of what is possible: zeros must go, whatever counts would have
+    full = shift_cells(cells, np.array([0, 2.2, 0, 0]), np.array([5.0, 4.4, 3.0, 0.0]))
+    np.testing.assert_allclose(full[:, 1].mean(), 4.2, rtol=1e-6)
+    assert (full[:, 1] > 3).all() and full[:, 1].max() <= np.float32(4.4)
+
+
+def test_what_was_measured_is_possible_and_stays() -> None:
+    cells = screen_like()
+    np.testing.assert_array_equal(shift_cells(cells, np.zeros(60), np.zeros(60)), shift_cells(cells, np.zeros(60)))
+    moved = shift_cells(cells, np.full(60, 0.5), np.zeros(60))
+    assert (moved <= cells.max(0)).all()
+    one = np.array([[2.0, 0.0]], dtype=np.float32)
+    np.testing.assert_array_equal(shift_cells(one, np.array([1.0, 1.0]), np.array([1.0, 0.5])), [[2.0, 0.5]])
+
+
+def test_largest_values_are_those_of_the_cells_that_count() -> None:
+    x, labels = screen_like(), np.repeat(["control", "A", "B", "C"], 100)
+    groups = group_cells(labels)
+    for matrix in (x, sp.csr_matrix(x), x.astype(np.float64)):
+        found = largest_values(matrix, groups)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, x.max(0))
+        np.testing.assert_array_equal(largest_values(matrix, groups.rows([0, 2])), x[labels != "B"].max(0))
+    profiles = group_cells(np.array(["control", "A", "B", "C"]))
+    np.testing.assert_array_equal(largest_values(x[::100], profiles), np.full(60, x[::100].max()))

@@ -34,7 +34,9 @@ class Baseline(CellMethods, ABC):
 
     def state(self) -> dict[str, Any]:
         """Return the fitted state as arrays, strings, numbers, lists and dicts, for :meth:`from_state`; no cells."""
-        state = {key: value for key, value in vars(self).items() if key not in ("_cells", "_layer", "_keys")}
+        state = {
+            key: value for key, value in vars(self).items() if key not in ("_cells", "_layer", "_keys", "_highest")
+        }
         if "table_" in state:
             state["table_"] = table_state(state["table_"])
         return state

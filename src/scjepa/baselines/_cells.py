@@ -14,7 +14,14 @@ from anndata import AnnData
 from scjepa._checks import closest, require_labels, require_member, require_positive_int, some
 from scjepa._scale import check_scale, lognormalise
 from scjepa._types import FloatArray, IntArray
-from scjepa.data import ConditionTable, condition_table, group_cells, held_out_conditions, shift_cells
+from scjepa.data import (
+    ConditionTable,
+    condition_table,
+    group_cells,
+    held_out_conditions,
+    largest_values,
+    shift_cells,
+)
 from scjepa.data._counterfactuals import LabelKeys, PredictedSet, check_keys, control_cells, predictions_anndata
 from scjepa.data._splits import Holdout
 
@@ -32,6 +39,7 @@ class CellMethods:
     _cells: AnnData | None = None
     _layer: str | None = None
     _keys: LabelKeys | None = None
+    _highest: FloatArray | None = None
 
     @abstractmethod
     def fit(self, table: ConditionTable) -> Any:
@@ -102,16 +110,18 @@ class CellMethods:
             separator=separator,
             target_sum=TARGET_SUM,
         )
+        groups = group_cells(
+            require_labels(adata.obs, perturbation_key, "perturbation_key").to_numpy(),
+            control=control,
+            separator=separator,
+            contexts=None if context_key is None else adata.obs[context_key].astype(str).to_numpy(),
+        )
         if holdout is not None:
-            groups = group_cells(
-                require_labels(adata.obs, perturbation_key, "perturbation_key").to_numpy(),
-                control=control,
-                separator=separator,
-                contexts=None if context_key is None else adata.obs[context_key].astype(str).to_numpy(),
-            )
-            table = table.rows(~held_out_conditions(groups, holdout, control=control, separator=separator))
+            kept = ~held_out_conditions(groups, holdout, control=control, separator=separator)
+            table, groups = table.rows(kept), groups.rows(kept)
         self.fit(table)
         self._cells, self._layer = adata, layer
+        self._highest = largest_values(self._read(adata, np.arange(adata.n_obs)), groups)
         self._keys = LabelKeys(perturbation_key, control, context_key, separator)
         return self
 
@@ -149,8 +159,8 @@ class CellMethods:
 
         Returns
         -------
-        Predicted cells like those of the models (without embeddings): ``X`` float32, log-normalised, non-negative;
-        ``obs``: perturbation and context columns, ``source`` and ``jepa_prediction``; ``uns["jepa"]["prediction"]``:
+        Predicted cells like those of the models (without embeddings): ``X`` float32, log-normalised, between 0 and the
+        largest value of the gene in training cells or in the controls that are moved; ``obs``: perturbation and context columns, ``source`` and ``jepa_prediction``; ``uns["jepa"]["prediction"]``:
         keys and training conditions, so that :func:`scjepa.tl.evaluate` needs no more arguments.
 
         Raises
@@ -200,7 +210,7 @@ class CellMethods:
                 f"{some(written)}. Ask for those that it applies to, or use another baseline."
             )
         sets = [
-            PredictedSet(label, place, shift_cells(start[place], effect), names[place])
+            PredictedSet(label, place, shift_cells(start[place], effect, self._highest), names[place])
             for (label, place), effect in zip(asked, effects, strict=True)
         ]
         if include_control:

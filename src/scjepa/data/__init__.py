@@ -5,7 +5,7 @@ from scjepa.data._conditions import CellGroups, ConditionTable, condition_means,
 from scjepa.data._counterfactuals import LabelKeys, cell_positions, check_keys, control_cells
 from scjepa.data._matrix import ExpressionMatrix, aligned
 from scjepa.data._pca import Components, fit_components
-from scjepa.data._predictions import shift_cells
+from scjepa.data._predictions import largest_values, shift_cells
 from scjepa.data._samplers import ConditionSampler, SetBatches, ViewBatches
 from scjepa.data._splits import Split, held_out_conditions, split_cells
 
@@ -29,6 +29,7 @@ __all__ = [
     "fit_components",
     "group_cells",
     "held_out_conditions",
+    "largest_values",
     "shift_cells",
     "split_cells",
 ]

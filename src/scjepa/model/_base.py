@@ -46,6 +46,8 @@ class JEPABase(QueryMixin):
 
     _module_cls = JEPAModule
     history_: dict[str, pd.DataFrame] | None
+    embedded_: bool = True
+    """Whether the encoder was trained; models saved before this could be left out were."""
     frozen_encoder_: bool = False
     reference_unit_: float = 1.0
     typical_total_: float = 1e4
@@ -73,6 +75,19 @@ class JEPABase(QueryMixin):
     def _require_trained(self, what: str) -> None:
         if not self.is_trained_:
             raise RuntimeError(f"{what} needs a trained model. Run model.train() first.")
+
+    def _require_embedding(self, what: str) -> None:
+        self._require_trained(what)
+        if not self.embedded_:
+            raise RuntimeError(
+                f"{what} needs the embedding, which training left out (embed=False). Train it now with "
+                "model.train_embedding(); predictions stay as they are."
+            )
+
+    @property
+    def _given_embedding(self) -> bool:
+        """Whether training starts from an embedding: that of a pretrained encoder or of a reference which has one."""
+        return self.start_ is not None and (self.reference_ or {}).get("embedded", True)
 
     def _encoder_arguments(self, gene_sets: Mapping[str, Sequence[str]] | None, n_modules: int) -> dict[str, Any]:
         """Turn gene sets into encoder arguments; the names of the modules are kept for interpretation."""
@@ -164,15 +179,19 @@ class JEPABase(QueryMixin):
             logger.info("the training cells changed: the model is trained from the start.")
         return bool(same)
 
-    def _prepare_encoder(self, matrix: ExpressionMatrix, train: np.ndarray, seed: int) -> None:
-        """Start the encoder as PCA of the training cells, and cut the genes into modules."""
+    def _prepare_encoder(self, matrix: ExpressionMatrix, train: np.ndarray) -> None:
+        """Find the depth of the training cells, or start from the weights of another model."""
+        self.embedded_ = self._given_embedding
         if self.start_ is not None:
             self._restart(matrix, train)
             return
-        encoder = self.module.encoder
         self.reference_unit_ = matrix.reference_unit(train)
         totals = np.asarray(matrix.values[train].expm1().sum(1)).ravel()
         self.typical_total_ = float(np.median(totals))
+
+    def _start_encoder(self, matrix: ExpressionMatrix, train: np.ndarray, seed: int) -> None:
+        """Start the encoder as PCA of the training cells, and cut the genes into modules."""
+        encoder = self.module.encoder
         cells = matrix.at_depth(self.reference_unit_, train)
         axes = fit_components(cells, encoder.n_latent, seed=seed)
         std = np.where(axes.std > 0, axes.std, 1.0)  # axes beyond the rank of the data are zero and stay zero
@@ -207,7 +226,9 @@ class JEPABase(QueryMixin):
             self._center_batches(matrix.at_depth(self.reference_unit_, train), train, np.flatnonzero(new.cpu().any(1)))
 
     def _trainable(self, objective: str) -> dict[str, torch.Tensor] | None:
-        return {} if self.frozen_encoder_ and objective == VIEWS else super()._trainable(objective)
+        if objective == VIEWS and (self.frozen_encoder_ or not self._given_embedding):
+            return {} if self.frozen_encoder_ else None  # nothing to forget: no one has trained it
+        return super()._trainable(objective)
 
     def _checkpoints(
         self, folder: str | os.PathLike | None, goes_on: bool, split: Split, arguments: dict[str, Any], *data: Any
@@ -279,8 +300,9 @@ class JEPABase(QueryMixin):
     @torch.no_grad()
     def _finish_encoder(self, matrix: ExpressionMatrix, train: np.ndarray, codes: np.ndarray | None) -> None:
         """Give the embedding exact training mean 0 and variance 1, and fit the readout, in two passes."""
-        if self.rows_ is not None:  # of a frozen query model both are known
+        if self.rows_ is not None and self._given_embedding:  # of a frozen query model both are known
             return
+        self.embedded_ = True
         encoder = self.module.encoder
 
         def blocks(normalize: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -342,7 +364,7 @@ class JEPABase(QueryMixin):
         >>> adata.obsm["X_jepa"].shape == (adata.n_obs, 8)
         True
         """
-        self._require_trained("get_latent_representation")
+        self._require_embedding("get_latent_representation")
         adata = self._own_or_given(adata)
         cells = cell_positions(adata, indices)
         size = require_positive_int(batch_size if batch_size is not None else 2048, "batch_size")
@@ -388,7 +410,7 @@ class JEPABase(QueryMixin):
         -------
         Cells x genes, non-negative.
         """
-        self._require_trained("get_normalized_expression")
+        self._require_embedding("get_normalized_expression")
         adata = self._own_or_given(adata)
         cells = cell_positions(adata, indices)
         genes = self.var_names

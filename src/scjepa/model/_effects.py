@@ -66,9 +66,10 @@ class EffectsMixin(PredictionMixin):
         ``perturbation``, ``gene``
             What was asked; the context, dose and kind stand in columns named as in ``obs``, if the model has them.
         ``effect``
-            Mean of the predicted cells minus mean of the controls, log-normalized scale.
+            Mean of the predicted cells minus mean of the controls, log-normalized scale. The mean is between 0 and the
+            largest value of the gene in training cells or controls.
         ``lower``, ``upper``
-            The interval; finite.
+            The interval; finite, and no mean in it is below zero or beyond the larger of that value and of one count.
         ``distance``
             Share of the predictive variance that training leaves, 0 to 1.
         ``support``
@@ -130,6 +131,8 @@ class EffectsMixin(PredictionMixin):
         means = {p: np.asarray(m.values.mean(0), dtype=np.float64).ravel() for p, m in matrices.items()}
         control = np.stack([means[q.context] for q in questions])
         full, base, network = self._effects(questions, control)
+        highest = {p: self._upper(m.values) for p, m in matrices.items()}
+        upper = np.stack([highest[q.context] for q in questions])
         effect = np.empty_like(control)
         for i, q in enumerate(questions):
             cells = matrices[q.context]
@@ -143,9 +146,11 @@ class EffectsMixin(PredictionMixin):
                         total = n * shift[0].cpu().numpy().astype(np.float64)
                         break
                     total += shift.sum(0).cpu().numpy()
-            effect[i] = np.maximum(control[i] + total / n, 0) - control[i]  # predicted cells are not negative
+            effect[i] = np.clip(control[i] + total / n, 0, upper[i]) - control[i]  # as predicted cells are
         half, distance, support, abstain = self._uncertainty(questions, control, effect, network, float(level))
         lower = np.maximum(effect - half, -(1 + 1e-5) * control)  # no mean expression is below zero, but for rounding
+        most = np.maximum(upper, np.log1p(self.reference_unit_))  # a gene that no cell showed may be found yet
+        upper = np.minimum(effect + half, (1 + 1e-5) * most - control)
         m, g = len(questions), len(columns)
         names = np.asarray(self.var_names, dtype=object)[columns]
         out = pd.DataFrame({"perturbation": np.repeat([q.label for q in questions], g)})
@@ -157,7 +162,7 @@ class EffectsMixin(PredictionMixin):
             if self._setup[key] is not None:
                 out[self._setup[key]] = np.repeat(np.array(values, dtype=None if key == "dose_key" else object), g)
         out["gene"] = np.tile(names, m)
-        for name, matrix in (("effect", effect), ("lower", lower), ("upper", effect + half)):
+        for name, matrix in (("effect", effect), ("lower", lower), ("upper", upper)):
             out[name] = matrix[:, columns].ravel()
         out["distance"], out["support"] = np.repeat(distance, g), np.repeat(support, g)
         out["abstain"] = np.repeat(abstain, g)

@@ -13,6 +13,7 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, LayerField
 
 from scjepa._checks import require_labels, require_positive_int
+from scjepa._scale import check_target_sum
 from scjepa._types import InputScale
 from scjepa.data import split_cells
 from scjepa.data._splits import Holdout
@@ -137,7 +138,7 @@ class ExpressionJEPA(JEPABase):
         input_scale
             ``"counts"``, ``"lognorm"``, or ``"auto"`` to find out; what was found is recorded.
         target_sum
-            Library size that counts are scaled to before log1p.
+            Library size that counts are scaled to before log1p, below 3.27e6.
         **kwargs
             Used by scvi-tools when it replays a setup.
 
@@ -153,7 +154,7 @@ class ExpressionJEPA(JEPABase):
         >>> adata = scjepa.datasets.simulate_perturbseq(60, 8, 4, 2, n_cells=20, n_control=40)
         >>> scjepa.ExpressionJEPA.setup_anndata(adata)
         """
-        input_scale = check_cells(adata, layer, input_scale)
+        target_sum, input_scale = check_target_sum(target_sum), check_cells(adata, layer, input_scale)
         if batch_key is not None:
             require_labels(adata.obs, batch_key, "batch_key")
         setup_method_args = cls._get_setup_method_args(**locals())
@@ -248,7 +249,9 @@ class ExpressionJEPA(JEPABase):
         with self._keeping_what_was_trained(), seeded(seed):
             if not goes_on:
                 self.module = self._build_module()
-                self._prepare_encoder(matrix, split.train, seed)
+                self._prepare_encoder(matrix, split.train)
+            if not self.embedded_:
+                self._start_encoder(matrix, split.train, seed)
             history = self._train_encoder(
                 matrix,
                 split,

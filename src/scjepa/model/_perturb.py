@@ -15,11 +15,13 @@ from scvi.data.fields import CategoricalObsField, LayerField, NumericalObsField
 from scjepa._checks import require_labels, require_numbers, require_positive_int
 from scjepa._keys import Keys
 from scjepa._labels import parse_labels
+from scjepa._scale import check_target_sum
 from scjepa._types import InputScale
 from scjepa.baselines import BASELINES, Baseline, KernelEffect
 from scjepa.baselines._design import check_features
 from scjepa.data import check_keys, group_cells
 from scjepa.model._effects import EffectsMixin
+from scjepa.model._embedding import EmbeddingMixin
 from scjepa.model._gate import GateMixin, check_gate
 from scjepa.model._reading import check_cells
 from scjepa.model._transfer import TransferMixin
@@ -27,7 +29,7 @@ from scjepa.module import ActionSpec, JEPAModule
 from scjepa.train import seeded
 
 
-class PerturbJEPA(GateMixin, TransferMixin, EffectsMixin):
+class PerturbJEPA(GateMixin, TransferMixin, EmbeddingMixin, EffectsMixin):
     """Action-conditioned world model of cells for genetic (or any labelled) perturbations.
 
     Stage 1 learns an embedding of cells (see :class:`ExpressionJEPA`). Stage 2 predicts, in frozen
@@ -146,6 +148,7 @@ class PerturbJEPA(GateMixin, TransferMixin, EffectsMixin):
         }
         self.actions_ = self._known_actions()
         self.joint_ = False
+        self.embedded_ = True
         self.dose_ref_ = 1.0
         self.anchor_ = None
         self.base_anchor_ = None
@@ -201,7 +204,7 @@ class PerturbJEPA(GateMixin, TransferMixin, EffectsMixin):
         input_scale
             ``"counts"``, ``"lognorm"``, or ``"auto"`` to find out; what was found is recorded.
         target_sum
-            Library size that counts are scaled to before log1p.
+            Library size that counts are scaled to before log1p, below 3.27e6.
         **kwargs
             Used by scvi-tools when it replays a setup.
 
@@ -219,7 +222,7 @@ class PerturbJEPA(GateMixin, TransferMixin, EffectsMixin):
         """
         control = str(control)
         check_keys(perturbation_key=perturbation_key, context_key=context_key, dose_key=dose_key, kind_key=kind_key)
-        input_scale = check_cells(adata, layer, input_scale)
+        target_sum, input_scale = check_target_sum(target_sum), check_cells(adata, layer, input_scale)
         labels = require_labels(adata.obs, perturbation_key, "perturbation_key")
         columns = {"batch_key": batch_key, "context_key": context_key, "kind_key": kind_key}
         for argument, key in columns.items():
@@ -286,7 +289,7 @@ class PerturbJEPA(GateMixin, TransferMixin, EffectsMixin):
 
     def _diagnostics(self, rng: np.random.Generator) -> list[tuple[str, float, str, str]]:
         """Add what earlier cell JEPAs failed: are predicted sets as wide, and predicted effects as large, as true ones?"""
-        rows = super()._diagnostics(rng)
+        rows = super()._diagnostics(rng) if self.embedded_ else []
         adata, groups = self._own_or_given(None), self._groups(self._own_or_given(None))
         pairs = set(zip(self.trained_on_["perturbation"], self.trained_on_["context"], strict=True))
         separator, single = self._setup["separator"], self._setup["context_key"] is None

@@ -28,7 +28,18 @@ from scjepa.data import (
 from scjepa.data._splits import Holdout
 from scjepa.model._perturb_state import PerturbState
 from scjepa.module import JOINT, SETS
-from scjepa.train import PlanConfig, Stage, describe, epochs_for, extend_history, merge_histories, run_stage, seeded
+from scjepa.train import (
+    PlanConfig,
+    Stage,
+    describe,
+    digest,
+    epochs_for,
+    extend_history,
+    merge_histories,
+    record_split,
+    run_stage,
+    seeded,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +82,7 @@ class PerturbTrainingMixin(PerturbState):
         seed: int = 0,
         plan_kwargs: dict[str, Any] | None = None,
         fine_tune: bool = False,
+        embed: bool = True,
         checkpoint_dir: str | os.PathLike | None = None,
         **trainer_kwargs: Any,
     ) -> None:
@@ -106,6 +118,11 @@ class PerturbTrainingMixin(PerturbState):
             Options of :class:`scjepa.train.PlanConfig` for both stages, or ``{"encoder": {...}, "predictor": {...}}``.
         fine_tune
             Train a pretrained encoder (see :meth:`from_pretrained`) on; by default it stays as it is.
+        embed
+            Train the embedding (stage 1). False leaves it out, for those who only predict: predictions are the same to the
+            last bit, but come without ``obsm["X_jepa"]``, and there are no latents until :meth:`train_embedding`. Not
+            possible where predictions read the embedding (``joint=True``, ``predictor_input`` other than ``"z"``); an
+            embedding that is there already, such as a pretrained one, stays.
         checkpoint_dir
             Folder to which every finished epoch is written. The same call after an interruption, even a kill, goes on
             after the last of them, and ends with the same numbers as without. Of a finished training the result is
@@ -149,10 +166,11 @@ class PerturbTrainingMixin(PerturbState):
         if not len(known):
             raise ValueError("the split leaves no perturbed training cells. Hold out less or raise train_size.")
         matrix = self._read(adata)
-        self._check_transfer(joint, fine_tune)
+        self._check_transfer(joint, fine_tune, embed)
         self._note_leaks(split)
         given = {"max_epochs": max_epochs, "batch_size": batch_size, "early_stopping": early_stopping, "seed": seed,
-                 "plan_kwargs": plan_kwargs, "joint": joint, "fine_tune": fine_tune, **describe(trainer_kwargs)}  # fmt: skip
+                 "plan_kwargs": plan_kwargs, "joint": joint, "fine_tune": fine_tune,
+                 **({} if embed else {"embed": False}), **describe(trainer_kwargs)}  # fmt: skip
         goes_on, earlier = self._goes_on(split) and joint == self.joint_, self.history_
         checkpoints, goes_on = self._checkpoints(
             checkpoint_dir, goes_on, split, given, matrix.values, adata.obs[[k for k in self._columns if k]]
@@ -168,24 +186,30 @@ class PerturbTrainingMixin(PerturbState):
                 if self.reference_ is None:
                     self.dose_ref_ = float(np.median(positive)) if len(positive) else 1.0
                 self.module = self._build_module()
-                self._prepare_encoder(matrix, split.train, seed)
+                self._prepare_encoder(matrix, split.train)
+            if embed and not self.embedded_:
+                self._start_encoder(matrix, split.train, seed)
+            self._note_range(matrix.values, known)
             self._fit_anchor(matrix, known, split.train, seed)
             if joint:
                 histories.append(("joint", self._train_joint(
                     matrix, groups, split, max_epochs, batch_size, plans.get("encoder"), seed, runner)))  # fmt: skip
             else:
-                histories.append(("encoder", self._train_encoder(
+                encoded = {} if not (embed or self.frozen_encoder_) else self._train_encoder(
                     matrix, split, max_epochs=max_epochs, batch_size=batch_size, plan_kwargs=plans.get("encoder"),
-                    seed=seed, **runner)))  # fmt: skip
+                    seed=seed, **runner)  # fmt: skip
+                histories.append(("encoder", encoded))
                 if self._wants_residual(known):
-                    histories.append(("predictor", self._train_predictor(
-                        matrix, groups, split, max_epochs, plans.get("predictor"), seed, runner)))  # fmt: skip
+                    with seeded(seed):  # the same draws whether there was a stage 1 or not
+                        histories.append(("predictor", self._train_predictor(
+                            matrix, groups, split, max_epochs, plans.get("predictor"), seed, runner)))  # fmt: skip
                     self.residual_ = True
                     self._weigh_network(matrix, known, max_epochs, plans.get("predictor"), seed)
                 else:
                     self.residual_ = False
+                    record_split(self, split)  # there may have been no stage at all
         self.history_ = extend_history(earlier if goes_on else None, merge_histories(histories))
-        self.seed_ = seed
+        self.seed_, self.cell_names_ = seed, digest(adata.obs_names.to_numpy())
         self._remember(known)
         if checkpoints is not None:
             checkpoints.finish()

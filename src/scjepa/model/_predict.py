@@ -219,10 +219,11 @@ class PredictionMixin(PerturbState):
 
         Returns
         -------
-        Predicted cells. ``X``: float32, log-normalized, non-negative, in the model's ``var_names``; ``obs``: the
-        perturbation, context, dose and kind columns, ``source`` (name of the control started from) and
-        ``jepa_prediction`` (``"predicted"`` or ``"control"``); ``obsm["X_jepa"]``: embeddings of the predicted
-        cells; ``uns["jepa"]["prediction"]``: what it was made with. ``obs_names`` are unique.
+        Predicted cells. ``X``: float32, log-normalized, in the model's ``var_names``, between 0 and the largest value of
+        the gene in training cells or in the controls that are moved; ``obs``: the perturbation, context, dose and kind
+        columns, ``source`` (name of the control started from) and ``jepa_prediction`` (``"predicted"`` or
+        ``"control"``); ``obsm["X_jepa"]``: embeddings of the predicted cells (not after ``train(embed=False)``);
+        ``uns["jepa"]["prediction"]``: what it was made with. ``obs_names`` are unique.
 
         Raises
         ------
@@ -268,7 +269,7 @@ class PredictionMixin(PerturbState):
             for i, q in enumerate(questions):
                 control = aligned(cells[q.context]).to(self.device)
                 shift = self._shift(control, q, full[i], base[i], float(network[i])).cpu().numpy()
-                x[ends[i] : ends[i + 1]] = shift_cells(cells[q.context], shift)
+                x[ends[i] : ends[i + 1]] = shift_cells(cells[q.context], shift, self.max_expression_)
         obs = pd.concat([self._describe(q, adata.obs_names[chosen[q.context]]) for q in questions])
         if include_control:
             controls = [Question(self._setup["control"], (), c, None, None) for c in sources]
@@ -291,6 +292,14 @@ class PredictionMixin(PerturbState):
         obs[Keys.obs.kind] = "predicted" if question.action else "control"
         return obs
 
+    def _embedded(self, x: FloatArray) -> FloatArray:
+        """Return JEPA embeddings ``(n, n_latent)`` of expression."""
+        h = np.empty((len(x), self.module.encoder.n_latent), np.float32)
+        for start in range(0, len(x), 2048):
+            block = aligned(x[start : start + 2048]).to(self.device)
+            h[start : start + 2048] = self.module.embed(self._at_reference(block)).cpu().numpy()
+        return h
+
     def _assemble(self, x: FloatArray, obs: pd.DataFrame) -> AnnData:
         """Put predicted expression and annotation into an AnnData with embeddings and provenance."""
         s = self._setup
@@ -299,11 +308,8 @@ class PredictionMixin(PerturbState):
             if key is not None:
                 obs[key] = obs[key].astype("category")
         out = AnnData(x, obs=obs, var=pd.DataFrame(index=pd.Index(self.var_names)))
-        h = np.empty((len(x), self.module.encoder.n_latent), np.float32)
-        for start in range(0, len(x), 2048):
-            block = aligned(x[start : start + 2048]).to(self.device)
-            h[start : start + 2048] = self.module.embed(self._at_reference(block)).cpu().numpy()
-        out.obsm[Keys.obsm.latent] = h
+        if self.embedded_:
+            out.obsm[Keys.obsm.latent] = self._embedded(x)
         out.uns[Keys.uns.root] = {
             Keys.uns.prediction: {
                 "model": type(self).__name__,

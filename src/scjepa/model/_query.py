@@ -34,6 +34,7 @@ class QueryMixin(ExportMixin):
 
     module: JEPAModule
     module_arguments_: dict[str, Any]
+    embedded_: bool
     reference_: dict[str, Any] | None = None
     rows_: dict[str, torch.Tensor] | None = None
     start_: dict[str, torch.Tensor] | None = None
@@ -86,7 +87,8 @@ class QueryMixin(ExportMixin):
         Nothing is forgotten because nothing that is known is trained: gradients outside the new rows are zeroed, and
         weights are put back after every step. The anchor of :class:`PerturbJEPA` is fitted anew on the reference's
         conditions and the new ones together, in closed form, so predictions of known conditions change a little.
-        ``holdout`` and splits apply to the new cells; what the reference saw stays seen.
+        ``holdout`` and splits apply to the new cells; what the reference saw stays seen. A reference without an embedding
+        (``train(embed=False)``) has none to give: ``train()`` then trains one, on the new cells only.
 
         Examples
         --------
@@ -133,7 +135,10 @@ class QueryMixin(ExportMixin):
     def _grow(self, reference: Self) -> None:
         """Make room for what is new in the query data; whatever is known keeps its place."""
         seen = reference.train_indices_
-        self.reference_ = {"n_cells": None if seen is None else len(seen)}
+        self.reference_ = {
+            "n_cells": None if seen is None else len(seen),
+            "embedded": reference.embedded_,
+        }
         if self.module_arguments_.get("n_batch"):
             self.module_arguments_["n_batch"] = self.summary_stats["n_batch"]
 

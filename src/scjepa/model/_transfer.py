@@ -219,6 +219,7 @@ class TransferMixin(PerturbTrainingMixin):
         table = None if reference.anchor_ is None else table_state(reference.anchor_.table_)
         self.reference_ |= {  # type: ignore[operator]
             "table": table,
+            "max_expression": reference.max_expression_,
             "residual": reference.residual_,
             "gates": getattr(reference, "gates_", {}),
             "trained_actions": reference.trained_actions_,

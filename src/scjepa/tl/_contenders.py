@@ -17,7 +17,7 @@ from anndata import AnnData
 from scjepa._checks import require_member, some
 from scjepa._types import FloatArray, IntArray, Matrix
 from scjepa.baselines import Baseline, MeanEffect, NoChange, applicable
-from scjepa.data import ConditionTable, condition_means, fit_components, shift_cells
+from scjepa.data import ConditionTable, condition_means, fit_components, largest_values, shift_cells
 from scjepa.data._conditions import weighted_means
 from scjepa.tl._inputs import (
     Cells,
@@ -142,7 +142,12 @@ class Contenders:
         """Return cells that a method predicts for condition ``i``: a baseline moves the controls ``start``."""
         if method == self.method:
             return self.predicted.x[self.some(self.predicted.groups.cells[i])]
-        return shift_cells(start, self.effects[method][i])
+        return shift_cells(start, self.effects[method][i], self.highest)
+
+    @cached_property
+    def highest(self) -> FloatArray:
+        """``(genes,)`` what training cells can show: no baseline's cell exceeds it."""
+        return largest_values(self.seen.x, self.seen.groups.rows(self.trained))
 
 
 def contenders(

@@ -24,7 +24,7 @@ TEMPERATURE, MAX_MIXED, LEAST_WEIGHT = 0.1, 32, 0.01
 least weight relative to the best one's."""
 CONTEXT = " x context"
 """Behind the name of a kernel whose effects depend on the control profile."""
-MARGIN = 0.5
+MARGIN = 0.75
 """By how many standard errors over left-out contexts such a kernel must be better than the best one without."""
 BROAD = 0.5
 """Few left-out contexts that differ far beyond noise choose badly: the temperature is at least so much over their number."""

@@ -12,6 +12,7 @@ import torch
 from scjepa._types import FloatArray
 from scjepa.baselines import Baseline, KernelEffect
 from scjepa.baselines._base import table_state
+from scjepa.baselines._noise import effect_noise
 from scjepa.data import CellGroups, ConditionTable, EmbeddingCache, ExpressionMatrix
 from scjepa.model._perturb_training import PREDICTOR_PLAN, STEPS_PER_EPOCH, PerturbTrainingMixin
 from scjepa.module import SETS, JEPAModule
@@ -22,10 +23,11 @@ logger = logging.getLogger(__name__)
 GATE_STEPS = 200
 """Steps of each network that only judges: half of what the predictor gets, and one network in place of two."""
 CONTEXT_FOLDS, CONDITION_FOLDS = 4, 2
-PRIOR = (0.5, 0.3)
-"""Mean and standard deviation of a gate before anything is known of it."""
-LEAST_GATE = 0.2
-"""Smaller gates are closed: what they buy is less than what is known of them."""
+SPREAD = 0.5
+"""Standard deviation of a gate before anything is known of it; the mean is 0, the anchor alone."""
+LEAST_GATE, MOST_GATE = 0.2, 0.7
+"""Smaller gates are closed: what they buy is less than what is known of them. Larger ones are not believed: left-out
+networks correct an anchor that lacks what was left out too, and so find more to do than the network in use will."""
 FEW = 5
 """With fewer left-out conditions the anchors' own left-out errors decide whether the network is asked in known contexts."""
 SETS_PER_STEP = 4
@@ -36,12 +38,16 @@ CLASSES = ("combination", "single", "context")
 
 
 class Evidence(NamedTuple):
-    """A left-out condition in coordinates: what the anchor misses, and what the network adds to it."""
+    """A left-out condition in coordinates: what the anchor misses, and what the network adds to it.
+
+    ``noise`` is the expected squared length of the sampling noise in what is missing (0: unknown).
+    """
 
     cls: str
     unit: str
     missing: FloatArray
     added: FloatArray
+    noise: float = 0.0
 
 
 class Fold(NamedTuple):
@@ -73,49 +79,72 @@ class Fold(NamedTuple):
     truth: FloatArray
 
 
-def weigh(evidence: list[Evidence]) -> float:
-    """Return the share of the network's correction that serves left-out conditions best, between 0 and 1.
+class Gate(NamedTuple):
+    """How far the network is trusted, and what that bought on left-out conditions.
 
-    Least squares of what the anchor misses on what the network adds, conditions weighted by one over the length of what
-    is missing. Rows of one unit (a combination in all its contexts, else a condition) are not independent, so the standard error is
-    a jackknife over units; estimate and prior are averaged by their precision, and the result is clipped.
+    Attributes
+    ----------
+    share
+        Of the network's correction that counts, 0 to 1.
+    gain
+        Share of the anchor's squared error, sampling noise taken off, that this removed; NaN where nothing was left out.
+    """
+
+    share: float
+    gain: float
+
+
+def weigh(evidence: list[Evidence]) -> Gate:
+    r"""Return the share of the network's correction that serves left-out conditions best.
+
+    Least squares of what the anchor misses on what the network adds. A condition weighs
+    :math:`1/\sqrt{e_i + \bar e}`, with :math:`e_i` its squared error less the sampling noise in it and :math:`\bar e` their mean:
+    neither the largest conditions nor those that are all noise decide alone. Rows of one unit (a combination in all its
+    contexts, else a condition) are not independent, so the standard error is a jackknife over units. The estimate is
+    shrunken toward 0, the anchor alone, by its precision; 0 also where nothing could be left out, and where no error is
+    left besides noise.
 
     Parameters
     ----------
     evidence
-        Left-out conditions of one class; none give the prior's mean.
+        Left-out conditions of one class.
 
     Examples
     --------
-    Two conditions of which the network adds exactly what is missing, and a third where it adds the opposite.
+    Two conditions of which the network adds exactly what is missing; then a third where it adds the opposite.
 
     >>> import numpy as np
     >>> from scjepa.model._gate import Evidence, weigh
     >>> good = [Evidence("context", unit, np.ones(2), np.ones(2)) for unit in "ab"]
-    >>> round(weigh(good), 3), round(weigh([*good, Evidence("context", "c", np.ones(2), -np.ones(2))]), 3)
-    (1.0, 0.472)
-    >>> weigh([])
-    0.5
+    >>> weigh(good).share, round(weigh(good).gain, 2)
+    (0.7, 0.91)
+    >>> weigh([*good, Evidence("context", "c", np.ones(2), -np.ones(2))]).share, weigh([]).share
+    (0.0, 0.0)
     """
-    mean, spread = PRIOR
     units = sorted({e.unit for e in evidence})
     if len(units) < 2:  # one unit has no spread: nothing says how far it can be trusted
-        return mean
-    weight = np.array([1 / max(float(np.linalg.norm(e.missing)), 1e-12) for e in evidence])
-    top = weight * np.array([e.missing @ e.added for e in evidence])
-    bottom = weight * np.array([e.added @ e.added for e in evidence])
-    if bottom.sum() <= 0:
-        return mean
+        return Gate(0.0, float("nan"))
+    length = np.array([e.missing @ e.missing for e in evidence])
+    noise = np.array([e.noise for e in evidence])
+    inner = np.array([e.missing @ e.added for e in evidence])
+    square = np.array([e.added @ e.added for e in evidence])
+    clear = np.maximum(length - noise, 0)
+    if not (clear.mean() > 0 and square.sum() > 0):
+        return Gate(0.0, 0.0)
+    weight = 1 / np.sqrt(clear + clear.mean())
     of = np.array([units.index(e.unit) for e in evidence])
-    sums = np.array([[part[of == u].sum() for u in range(len(units))] for part in (top, bottom)])
+    sums = np.array([np.bincount(of, weight * part, len(units)) for part in (inner, square)])
     total = sums.sum(1, keepdims=True)
     estimate = float(total[0, 0] / total[1, 0])
     without = (total - sums)[0] / np.maximum((total - sums)[1], 1e-12)
     k = len(units)
     variance = float((k - 1) / k * ((without - without.mean()) ** 2).sum())
-    share = spread**2 / (spread**2 + variance)
-    gate = float(np.clip(share * estimate + (1 - share) * mean, 0, 1))
-    return gate if gate >= LEAST_GATE else 0.0
+    share = min(max(estimate * SPREAD**2 / (SPREAD**2 + variance), 0.0), MOST_GATE)
+    if share < LEAST_GATE:
+        return Gate(0.0, 0.0)
+    left = length - 2 * share * inner + share**2 * square
+    gain = 1 - (weight * (left - noise)).sum() / max(float((weight * (length - noise)).sum()), 1e-12)
+    return Gate(share, float(gain)) if gain > 0 else Gate(0.0, 0.0)
 
 
 def gate_folds(table: ConditionTable) -> list[tuple[str, np.ndarray]]:
@@ -154,6 +183,7 @@ class GateMixin(PerturbTrainingMixin):
     ) -> None:
         """Set ``gates_`` from networks trained without some of the training conditions."""
         wanted = self.init_params_["non_kwargs"]["gate"]
+        self.gate_gains_ = {}
         if self.reference_ is not None:  # the reference's network is kept, and was judged on more
             self.gates_ = dict(self.reference_["gates"])
             return
@@ -162,15 +192,19 @@ class GateMixin(PerturbTrainingMixin):
             return
         evidence = self._left_out_evidence(self._cache(matrix), known, max_epochs, plan_kwargs, seed)
         judged = {cls: sum(e.cls == cls for e in evidence) for cls in CLASSES}
-        self.gates_ = {cls: weigh([e for e in evidence if e.cls == cls]) for cls in CLASSES}
+        found = {cls: weigh([e for e in evidence if e.cls == cls]) for cls in CLASSES}
+        self.gates_ = {cls: gate.share for cls, gate in found.items()}
         for cls in ("combination", "single"):
             own = self._contexts_matter(cls)
             if own and judged[cls] < FEW:
                 self.gates_[cls] = 0.0
             self.gates_[f"trained {cls}"] = float(not own)
+        self.gate_gains_ = {cls: gate.gain for cls, gate in found.items() if self.gates_[cls] > 0}
+        bought = lambda cls: f", {self.gate_gains_[cls]:.0%} off its error" if cls in self.gate_gains_ else ""
         logger.info(
-            "share of the network's correction that counts (judged by left-out conditions): %s.",
-            ", ".join(f"{cls} {self.gates_[cls]:.2f} ({judged[cls]})" for cls in CLASSES),
+            "share of the network's correction that counts, and what it takes off the anchor's squared error of left-out "
+            "conditions (noise taken off): %s.",
+            "; ".join(f"{cls} {self.gates_[cls]:.2f} ({judged[cls]} left out{bought(cls)})" for cls in CLASSES),
         )
 
     def _contexts_matter(self, cls: str) -> bool:
@@ -232,6 +266,8 @@ class GateMixin(PerturbTrainingMixin):
         """Return what the anchor misses of the conditions left out, and what the network adds to it."""
         asked, rng = known.rows(fold.left), np.random.default_rng(seed)
         told_of = self._set_batches(cache, asked, None, steps=1).per_condition
+        left = self._table.rows(fold.left)
+        noise = effect_noise(self._variance_of_coordinates(), left.n_cells, left.n_controls)
         seen = torch.tensor([[float(name in fold.trained) for name in self.actions_]], device=self.device)
         out = []
         for i in fold.rows:
@@ -246,8 +282,19 @@ class GateMixin(PerturbTrainingMixin):
             if fold.classes[i] != "combination":  # a combination is left out in all contexts at once
                 unit = f"{unit} in {asked.contexts[i]}"
             added = fold.base[i] + move - fold.full[i]
-            out.append(Evidence(str(fold.classes[i]), unit, fold.truth[i] - fold.full[i], added))
+            unsure = 0.0 if noise is None else float(noise[i])
+            out.append(Evidence(str(fold.classes[i]), unit, fold.truth[i] - fold.full[i], added, unsure))
         return out
+
+    def _variance_of_coordinates(self) -> FloatArray | None:
+        """Return the variance within conditions in the predictor's coordinates, ``(d,)``; None if unknown.
+
+        That of genes is pooled; their correlations within conditions are left out, which lengths are not sensitive to.
+        """
+        if self._table.variance is None:
+            return None
+        space = self.module.space
+        return space.loadings.cpu().numpy().astype(np.float64) ** 2 @ self._table.variance / float(space.scale) ** 2
 
     def _in_coordinates(self, effects: FloatArray) -> FloatArray:
         """Return effects ``(m, genes)`` in the predictor's coordinates, ``(m, d)``."""

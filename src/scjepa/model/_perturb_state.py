@@ -38,6 +38,9 @@ class PerturbState(JEPABase):
     max_expression_
         ``(genes,)`` float32: the largest log-normalised value of each gene in the training cells, which predictions do
         not exceed (:func:`scjepa.data.largest_values`). None for models saved before it was recorded: no bound.
+    gate_gains_
+        Class of question -> share of the anchor's squared error of left-out conditions that the network removed, where it
+        is asked.
     joint_
         Whether encoder and predictor were trained together.
     residual_
@@ -58,6 +61,7 @@ class PerturbState(JEPABase):
     cell_names_: str | None = None
     dose_ref_: float
     gates_: dict[str, float]
+    gate_gains_: dict[str, float] = {}
     joint_: bool
     max_expression_: FloatArray | None = None
     pretrained_: dict[str, Any] | None = None

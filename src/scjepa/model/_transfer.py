@@ -280,6 +280,8 @@ class TransferMixin(PerturbTrainingMixin):
 def joined(first: ConditionTable, second: ConditionTable) -> ConditionTable:
     """Append the rows of ``second`` to ``first``; conditions in both are averaged, weighted by their cells.
 
+    So is the variance within conditions; controls of a condition in both add up.
+
     Examples
     --------
     >>> import numpy as np
@@ -300,6 +302,13 @@ def joined(first: ConditionTable, second: ConditionTable) -> ConditionTable:
     mine, same, rest = twin[twin >= 0], second.rows(twin >= 0), second.rows(twin < 0)
     assert first.perturbed is not None and same.perturbed is not None and rest.perturbed is not None
     control, perturbed, n = first.control.copy(), first.perturbed.copy(), first.n_cells.copy()
+    variance, controls = first.variance, first.n_controls
+    if variance is not None and second.variance is not None:
+        new = second.n_cells.sum() / max(second.n_cells.sum() + first.n_cells.sum(), 1)
+        variance = variance + new * (second.variance - variance)
+    if controls is not None and same.n_controls is not None:
+        controls = controls.copy()
+        controls[mine] += same.n_controls
     weight = (same.n_cells / np.maximum(same.n_cells + n[mine], 1))[:, None]
     control[mine] += weight * (same.control - control[mine])
     perturbed[mine] += weight * (same.perturbed - perturbed[mine])
@@ -314,4 +323,6 @@ def joined(first: ConditionTable, second: ConditionTable) -> ConditionTable:
         n_cells=np.concatenate([n, rest.n_cells]),
         dose=end(first.dose, rest.dose),
         kind=end(first.kind, rest.kind),
+        variance=variance if second.variance is not None else None,
+        n_controls=end(controls, rest.n_controls),
     )

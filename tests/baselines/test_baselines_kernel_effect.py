@@ -229,8 +229,8 @@ def test_large_tables_choose_on_the_most_variable_genes_and_some_rows(make_scree
     quiet = np.hstack([table.control, np.full((len(table), 200), 1.0)])
     wide = replace(table, control=quiet, perturbed=np.hstack([table.perturbed, quiet[:, 40:]]))
     expected = KernelEffect().fit(table).picks_["combination"]
-    monkeypatch.setattr("scjepa.baselines._kernel_effect.MAX_VALUES", 1)
-    monkeypatch.setattr("scjepa.baselines._kernel_effect.SELECTION_GENES", 40)
+    monkeypatch.setattr("scjepa.baselines._choosing.MAX_VALUES", 1)
+    monkeypatch.setattr("scjepa.baselines._choosing.SELECTION_GENES", 40)
     found = KernelEffect().fit(wide).picks_["combination"]
     # the genes that vary are the 40 of the narrow table
     assert found["error"] == pytest.approx(expected["error"], rel=1e-4)  # single precision

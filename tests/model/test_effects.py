@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
 
 import anndata as ad
 import numpy as np
@@ -114,23 +114,84 @@ def test_a_gene_like_no_other_is_far() -> None:
     features[1] = np.linspace(0, 0.02, len(features))
     features.loc["strange"] = [0.0, -1.0]
     model = fitted(adata, gene_embeddings=features, residual=False)
-    found = model.predict_effect(["alike", "strange"], context="state A").groupby("perturbation").first()
+    ask = lambda: model.predict_effect(["alike", "strange"], context="state A").groupby("perturbation").first()
+    # the description says nothing of the effects here, so no gene is near
+    assert (ask()["support"] == "far").all() and ask()["abstain"].all() and (ask()["distance"] > 0.95).all()
+    model._unseen_anchor.picks_["unseen"]["mixture"] = [[None, "features", 0.1, 1.0, False]]
+    model._calibrations = None
+    found = ask()
     assert found["support"].to_dict() == {"alike": "near", "strange": "far"}
     assert found.loc["strange", "abstain"]
     assert found.loc["strange", "distance"] > found.loc["alike", "distance"]
 
 
-def test_a_class_that_cannot_be_left_out_borrows_and_abstains(caplog) -> None:
+ALONE = (
+    "No training condition could be left out that is like 2 of 2 predicted conditions .of a context never trained on"
+)
+
+
+def test_a_class_that_cannot_be_left_out_goes_by_sampling_noise(doubles: list[str]) -> None:
     """With one training context nothing says how well effects carry over to another one."""
     adata = screen()
+    null = adata.obs_names[(adata.obs["perturbation"] == "control") & (adata.obs["context"] == "state A")][:20]
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(str)
+    adata.obs.loc[null, "perturbation"] = "NULL"
     model = fitted(adata, train={"holdout": ["state B"]}, residual=False)
-    single = next(p for p in sorted(model.trained_on_["perturbation"]) if "+" not in p)
-    with caplog.at_level(logging.WARNING, logger="scjepa"):
-        found = model.predict_effect(single, context="state B")
-    assert "left out as a question of class 'context'" in caplog.text
+    single = next(p for p in sorted(model.trained_on_["perturbation"]) if "+" not in p and p != "NULL")
+    with pytest.warns(UserWarning, match=ALONE):
+        found = model.predict_effect([single, "NULL"], context="state B")
     assert (found["support"] == "far").all()
-    assert found["abstain"].all()
     assert np.isfinite(found[["lower", "upper"]]).all(axis=None)
+    abstain = found.groupby("perturbation")["abstain"].first()
+    assert not abstain[single] and abstain["NULL"]  # of controls under another name nothing is left
+    with pytest.warns(UserWarning, match=r"reliability of the \d+ training conditions: median 0\.\d\d, \d+ below 0\.1"):
+        predicted = model.predict_perturbation([single, "NULL"], context="state B")
+    record = predicted.uns["jepa"]["prediction"]
+    stated = record["conditions"].set_index("perturbation")
+    assert stated["basis"].to_dict() == {single: "sampling noise", "NULL": "sampling noise"}
+    assert stated["abstain"].to_dict() == {single: False, "NULL": True}
+    assert record["reliability"]["n"] == len(model.trained_on_) and record["note"].startswith("No training condition")
+    # shrunken by its own reliability, nearly
+    size = lambda table: np.linalg.norm(table["effect"])
+    kept = size(found[found["perturbation"] == single]) / np.linalg.norm(
+        model._table.effects[[a == (single,) for a in model._table.actions]]
+    )
+    assert 0.7 < kept < 1.0
+    assert size(found[found["perturbation"] == "NULL"]) < 0.3 * size(found[found["perturbation"] == single])
+
+
+def test_profiles_cannot_tell_noise_and_abstain() -> None:
+    adata = screen()
+    table = condition_table(adata, "perturbation", context_key="context")
+    rows = [*zip(["+".join(a) for a in table.actions], table.contexts, table.perturbed, strict=True)]
+    rows += [("control", c, table.control[table.contexts == c][0]) for c in ("state A", "state B")]
+    obs = pd.DataFrame([r[:2] for r in rows], columns=["perturbation", "context"]).astype(str).rename(index=str)
+    profiles = ad.AnnData(np.array([r[2] for r in rows], np.float32), obs=obs, var=adata.var.copy())
+    model = fitted(profiles, train={"holdout": ["state B"]})
+    single = next(p for p in sorted(model.trained_on_["perturbation"]) if "+" not in p)
+    with pytest.warns(UserWarning, match="their effects are shrunken by a fixed rule; the model abstains on 1 of 1"):
+        predicted = model.predict_perturbation(single, context="state B")
+    record = predicted.uns["jepa"]["prediction"]
+    assert record["conditions"]["basis"].tolist() == ["none"] and "reliability" not in record
+
+
+def test_a_condition_of_two_cells_is_as_good_as_not_measured() -> None:
+    adata = screen()
+    single = next(p for p in sorted(adata.obs["perturbation"].unique()) if "+" not in p and p != "control")
+    mine = np.flatnonzero((adata.obs["perturbation"] == single) & (adata.obs["context"] == "state A"))
+    model = fitted(adata[np.setdiff1d(np.arange(adata.n_obs), mine[2:])].copy(), residual=False)
+    with pytest.warns(UserWarning, match="1 of 1 were trained on in fewer than 3 cells"):
+        found = model.predict_effect(single, context="state A")
+    assert (found["support"] == "trained").all() and found["abstain"].all()
+
+
+def test_a_judged_question_warns_of_nothing(anchored: PerturbJEPA) -> None:
+    known = anchored.trained_on_["perturbation"].iloc[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predicted = anchored.predict_perturbation(known)
+    record = predicted.uns["jepa"]["prediction"]
+    assert record["note"] == "" and record["conditions"]["support"].unique().tolist() == ["trained"]
 
 
 def test_one_training_condition_still_gives_finite_intervals() -> None:

@@ -8,7 +8,7 @@ import pytest
 import scjepa
 from scjepa import PerturbJEPA
 from scjepa.data import ConditionTable
-from scjepa.model._gate import LEAST_GATE, Evidence, classes_of, gate_folds, weigh
+from scjepa.model._gate import LEAST_GATE, MOST_GATE, Evidence, classes_of, gate_folds, weigh
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -27,28 +27,53 @@ def evidence(share: float, n: int, noise: float = 0.0, seed: int = 0) -> list[Ev
     return [Evidence("context", str(i), m, a) for i, (m, a) in enumerate(zip(missing, added, strict=True))]
 
 
-@pytest.mark.parametrize("share", [0.3, 0.7, 1.0])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
 def test_a_share_that_all_agree_on_is_found(share: float) -> None:
-    assert weigh(evidence(share, 6)) == pytest.approx(share, abs=1e-3)
+    found = weigh(evidence(share, 6))
+    assert found.share == pytest.approx(share, abs=1e-3)
+    assert found.gain == pytest.approx(1.0, abs=1e-3)  # nothing of the error is left
 
 
 def test_shares_are_clipped_and_small_ones_closed() -> None:
-    assert weigh(evidence(3.0, 6)) == 1.0
-    assert weigh(evidence(-1.0, 6)) == 0.0
-    assert weigh(evidence(0.9 * LEAST_GATE, 6)) == 0.0
+    assert weigh(evidence(3.0, 6)).share == MOST_GATE
+    assert weigh(evidence(-1.0, 6)) == (0.0, 0.0)
+    assert weigh(evidence(0.9 * LEAST_GATE, 6)) == (0.0, 0.0)
 
 
-def test_noise_alone_closes_the_gate_and_more_of_it_does_so_surely() -> None:
-    """The network adds what is not missing: the more conditions say so, the further from the prior."""
-    closed = [weigh(evidence(0.0, 200, noise=1.0, seed=s)) for s in range(10)]
+def test_noise_alone_closes_the_gate_and_nothing_left_out_does_so_too() -> None:
+    closed = [weigh(evidence(0.0, 200, noise=1.0, seed=s)).share for s in range(10)]
     assert closed == [0.0] * 10
-    assert weigh([]) == weigh(evidence(0.0, 1)) == 0.5
+    for nothing in (weigh([]), weigh(evidence(1.0, 1))):
+        assert nothing.share == 0.0 and np.isnan(nothing.gain)
+
+
+def test_what_the_units_do_not_agree_on_is_shrunken_by_hand() -> None:
+    """Two units of slopes 1 and .4, alike in size: estimate .7, jackknife variance (.3 ** 2 * 2) / 2."""
+    rows = [Evidence("context", u, s * np.ones(2), np.ones(2)) for u, s in (("a", 1.0), ("b", 0.4))]
+    length = np.array([2.0, 0.32])
+    weight = 1 / np.sqrt(length + length.mean())
+    estimate = (weight @ [1.0, 0.4]) / weight.sum()
+    variance = 0.5 * ((np.array([0.4, 1.0]) - 0.7) ** 2).sum()
+    assert weigh(rows).share == pytest.approx(estimate * 0.25 / (0.25 + variance))
+
+
+def test_errors_are_cleared_of_noise() -> None:
+    """Where the anchor misses nothing but noise the network has nothing to win; what it wins is not diluted by noise."""
+    rows = evidence(0.5, 6)
+    lost = [e._replace(noise=2 * float(e.missing @ e.missing)) for e in rows]
+    assert weigh(lost) == (0.0, 0.0)
+    noisy = evidence(0.5, 400, noise=0.5)
+    cleared = [e._replace(noise=20 * 0.25) for e in noisy]
+    assert weigh(cleared).gain == pytest.approx(1.0, abs=0.05)
+    assert weigh(noisy).gain < 0.6
 
 
 def test_a_large_condition_does_not_decide_alone() -> None:
-    """Ten conditions say one, one with ten times the length says minus one: its weight is a tenth of its square."""
+    """Thirty conditions say .7, one with ten times the length says minus one: its weight falls with its length."""
     big = [Evidence("context", "big", -10 * e.missing, 10 * e.added) for e in evidence(1.0, 1, seed=1)]
-    assert weigh(evidence(1.0, 30) + big) > 0.4
+    slope = lambda rows: sum(e.missing @ e.added for e in rows) / sum(e.added @ e.added for e in rows)
+    rows = evidence(0.7, 60) + big
+    assert slope(rows) < 0.2 < 0.4 < weigh(rows).share
 
 
 def test_order_does_not_matter() -> None:

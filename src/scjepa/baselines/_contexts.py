@@ -52,12 +52,14 @@ class ContextReport:
         )
 
 
-def slope(rest: FloatArray, difference: FloatArray, group: np.ndarray) -> tuple[float, float]:
+def slope(
+    rest: FloatArray, difference: FloatArray, group: np.ndarray, prior: float = SLOPE_VARIANCE
+) -> tuple[float, float]:
     r"""Return the slope of what is left on a difference of two predictions, over all genes, and its standard error.
 
     .. math::
         a = \frac{\sum_i \langle r_i, d_i\rangle}{\sum_i |d_i|^2},\quad
-        s^2 = (1 - \tfrac1k)\, s^2_{\text{jackknife over groups}} + \frac{1}{m},\quad
+        s^2 = (1 - \tfrac1k)\, s^2_{\text{jackknife over groups}} + \frac{p}{m},\quad
         m = \frac{(\sum_i |d_i|^2)^2}{\sum_i |d_i|^4}
 
     The second part is the prior: three contexts may agree by chance.
@@ -68,6 +70,8 @@ def slope(rest: FloatArray, difference: FloatArray, group: np.ndarray) -> tuple[
         ``(rows, genes)``.
     group
         ``(rows,)`` what was left out together; ``k`` groups.
+    prior
+        Prior variance of the slope of one row, ``p``.
 
     Examples
     --------
@@ -86,7 +90,7 @@ def slope(rest: FloatArray, difference: FloatArray, group: np.ndarray) -> tuple[
     without = (over.sum() - over) / np.maximum(under.sum() - under, 1e-12)
     jackknife = (k - 1) / k * ((without - without.mean()) ** 2).sum()
     effective = square.sum() ** 2 / (square**2).sum()
-    variance = (1 - 1 / k) * jackknife + SLOPE_VARIANCE / effective
+    variance = (1 - 1 / k) * jackknife + prior / effective
     return float(over.sum() / under.sum()), float(np.sqrt(variance))
 
 

@@ -43,6 +43,11 @@ def gene_folds(table: ConditionTable) -> list[Fold]:
     return _folds(len(table), [np.flatnonzero(has[:, fold].any(1)).tolist() for fold in folds])
 
 
+def folds_of(way: str, table: ConditionTable) -> list[Fold]:
+    """Return what is left out for a class of questions: ``"context"``, ``"unseen"`` genes, for all others conditions."""
+    return {"context": context_folds, "unseen": gene_folds}.get(way, condition_folds)(table)
+
+
 def _number(units: Sequence[object]) -> int:
     """Return how many folds to deal ``units`` into."""
     return MAX_FOLDS if len(units) <= MANY_UNITS else FEW_FOLDS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,36 +12,18 @@ import scipy.linalg
 from scjepa._checks import require_positive_int, some
 from scjepa._types import FloatArray
 from scjepa.baselines._base import Baseline, table_from_state, table_state
+from scjepa.baselines._choosing import SELECTION_ROWS, Chooser, noise_of
 from scjepa.baselines._contexts import FEW_CONTEXTS, ContextReport, slope, trusted_share
 from scjepa.baselines._design import ActionDesign, check_features, summed_features
-from scjepa.baselines._folds import condition_folds, context_folds, gene_folds, supported_rows
+from scjepa.baselines._folds import condition_folds, context_folds, folds_of, supported_rows
 from scjepa.baselines._kernels import apply_link, control_axes, invert_link
-from scjepa.baselines._noise import Fold, NoiseModel, misfit, noise_model, sampling_noise_alone
-from scjepa.baselines._selection import (
-    BROAD,
-    CONTEXT,
-    MARGIN,
-    OF_TWO,
-    TEMPERATURE,
-    Entry,
-    GridErrors,
-    Rows,
-    averaged,
-    described,
-    grid_errors,
-    joint_kernels,
-    unjudged,
-    untried_combinations,
-)
+from scjepa.baselines._noise import NoiseModel
+from scjepa.baselines._selection import CONTEXT, Entry, Rows, averaged, described, joint_kernels
 from scjepa.baselines._support import unexplained
 from scjepa.data import ConditionTable
 
-MAX_VALUES, SELECTION_GENES = 1_000_000, 1_000
-"""Above so many values (conditions x genes) candidates are compared on the most variable genes only, and on how many."""
 MAX_CACHED = 600
 """Factors of larger tables are computed again for each prediction: tens of them would fill the memory."""
-SELECTION_ROWS = 1_000
-"""They are compared on at most this many conditions."""
 
 
 class KernelEffect(Baseline):
@@ -311,7 +292,7 @@ class KernelEffect(Baseline):
         self._targets: dict[float | None, FloatArray] = {}
         self._factors: dict[str, dict[tuple, Any]] = {}
         self._report: ContextReport | None = None
-        self._noises: dict[str, tuple[NoiseModel, Callable[[np.ndarray], np.ndarray]]] = {}
+        self._noises: dict[str, NoiseModel] = {}
         self.supported_ = supported_rows(table, condition_folds(table))
 
     def _rows(self, table: ConditionTable) -> Rows:
@@ -334,90 +315,23 @@ class KernelEffect(Baseline):
             return np.full(len(self.table_), cls, dtype=object)
         return np.where(self.table_.order >= 2, "combination", "single").astype(object)
 
-    @staticmethod
-    def _folds(cls: str, table: ConditionTable) -> list[Fold]:
-        """Return what is left out for a class."""
-        return {"context": context_folds, "unseen": gene_folds}.get(cls, condition_folds)(table)
-
     def _choose(self) -> dict[str, dict[str, Any]]:
         """Weigh the candidates by their left-out error, for every class."""
-        n, genes = self._perturbed.shape
+        n = len(self._perturbed)
         subset = np.arange(n)
         if n > SELECTION_ROWS:
             subset = np.sort(np.random.default_rng(0).choice(n, SELECTION_ROWS, replace=False))
-        table = self.table_.rows(subset)
-        links = (None,) if min(self._control.min(), self._perturbed.min()) < 0 else self.links
-        order = table.order
-        of_class = {"combination": order >= 2, "single": order == 1, "context": order > 0, "unseen": order > 0}
-        if self.features is None:
-            del of_class["unseen"]
-        picks: dict[str, dict[str, Any]] = {}
-        grids: dict[Any, GridErrors] = {}
-        for cls in of_class:
-            # with one context only, what holds for other conditions is the next best question
-            found, noise = None, None
-            for way in (
-                ("context", "condition") if cls == "context" else ("unseen" if cls == "unseen" else "condition",)
-            ):
-                folds = self._folds(way, table)
-                noise = self._noise(cls, table, subset, folds)
-                # what holds for a gene never perturbed, or elsewhere, may be nothing: shrink further, almost to no change
-                strengths = self.lambdas
-                if way in ("context", "unseen"):
-                    strengths = (*self.lambdas, max(self.lambdas) * 10**0.5, max(self.lambdas) * 10)
-                key = (way, cls == "context")
-                if folds and key not in grids:
-                    grids[key] = self._grid(
-                        subset, folds, noise, links, strengths, by_gene=cls != "unseen", use_plain=way == "context"
-                    )
-                if key in grids:
-                    masks = self._masks(cls, way, table, of_class[cls])
-                    if way == "context":
-                        found = self._among_contexts(grids[key], masks, noise, len(folds))
-                    else:
-                        found = grids[key].mixture(masks)
-                if found is not None:
-                    break
-            basis = "left out"
-            if found is None:
-                assert noise is not None
-                basis = "sampling noise" if noise.by_gene else "none"
-                if cls == "combination":
-                    columns = self._training.design.shape[1]
-                    found = untried_combinations(links, self.lambdas, n_columns=columns, by_gene=noise.by_gene)
-                else:
-                    gram = self._gram[np.ix_(subset, subset)]
-                    found = unjudged(links, self.lambdas, rows=self._training.take(subset), gram=gram, noise=noise)
-            picks[cls] = {**found, "basis": basis, "misfit": 0.0 if noise is None else float(noise.misfit)}
-        return picks
-
-    @staticmethod
-    def _among_contexts(
-        grid: GridErrors, masks: list[np.ndarray], noise: NoiseModel, n_folds: int
-    ) -> dict[str, Any] | None:
-        """Return the pick for new contexts, with mixtures of candidates that look at contexts and of those that do not.
-
-        Kernels that look at control profiles must be better by ``MARGIN`` standard errors over left-out contexts. The less
-        of the difference between contexts is noise, and the fewer they are, the more candidates are averaged. The cautious
-        mode averages still more, half of it without a link.
-        """
-        far = noise.misfit / max(float(noise.rows.mean()), 1e-12) if noise.by_gene else 0.0
-        broad = max(TEMPERATURE, BROAD / n_folds * far / (1 + far))
-        found = grid.mixture(masks, margin=MARGIN, temperature=broad)
-        if found is None:
-            return None
-        looking = grid.only(context=True)
-        if looking is None and any(CONTEXT in name for name in grid.kernels):
-            alike = [[eps, kernel + CONTEXT, *rest] for eps, kernel, *rest in found["mixture"]]
-            found |= described(averaged((1 - OF_TWO, found["mixture"]), (OF_TWO, alike)), found["error"])
-        cautious = [
-            part.mixture(masks, temperature=max(TEMPERATURE, 1 / n_folds))
-            for part in (grid.only(context=False), grid.only(context=False, links=(None,)))
-            if part is not None
-        ]
-        found["without"] = averaged(*((1 / len(cautious), c["mixture"]) for c in cautious if c is not None))
-        best = None if looking is None else looking.mixture(masks)
-        return found if best is None else {**found, "with": best["mixture"]}
+        chooser = Chooser(
+            table=self.table_.rows(subset),
+            rows=self._training.take(subset),
+            gram=self._gram[np.ix_(subset, subset)],
+            links=(None,) if min(self._control.min(), self._perturbed.min()) < 0 else self.links,
+            strengths=self.lambdas,
+            n_components=self.n_components,
+            use_context=self.context_kernel,
+        )
+        classes = ["combination", "single", "context", *["unseen"] * (self.features is not None)]
+        return {cls: chooser.pick(cls) for cls in classes}
 
     def context_report(self) -> ContextReport | None:
         """Return what left-out contexts say of predictions in another one; None with one context, or more than eight.
@@ -448,88 +362,23 @@ class KernelEffect(Baseline):
             self._report = ContextReport(n, a, error, share, float(far))
         return self._report
 
-    def _noise(self, cls: str, table: ConditionTable, subset: np.ndarray, folds: list[Fold]) -> NoiseModel:
-        """Return the noise of some training rows for a class, judged by leaving rows out."""
-        design, gram = self._training.design[subset], self._gram[np.ix_(subset, subset)]
-        judged = supported_rows(table, folds)
-        return self._noise_with(cls, table, lambda rows: misfit(design, gram, rows, folds, judged))
-
-    @staticmethod
-    def _noise_with(cls: str, table: ConditionTable, unexplained: Callable[[FloatArray], float | None]) -> NoiseModel:
-        return noise_model(
-            table.contexts.astype(str),
-            table.variance,
-            table.n_cells,
-            table.n_controls,
-            new_context=cls == "context",
-            unexplained=unexplained,
-        )
-
     def _noise_of(self, cls: str) -> NoiseModel:
         """Return the noise of all training rows as it was found for a class."""
         if cls not in self._noises:
             pick = self.picks_[cls]
-            model = self._noise_with(cls, self.table_, lambda rows: pick["misfit"])
-            if pick["basis"] == "sampling noise" and cls != "combination":
-                model = sampling_noise_alone(model)
-            self._noises[cls] = model, model.steps(self._perturbed - self._control)
-        return self._noises[cls][0]
+            self._noises[cls] = noise_of(self.table_, cls, pick["basis"], lambda rows: pick["misfit"])
+        return self._noises[cls]
 
-    def _steps(self, cls: str, train: np.ndarray) -> np.ndarray:
-        """Return the quarter decades by which the strengths of genes differ, given some training rows, ``(genes,)``."""
-        self._noise_of(cls)
-        return self._noises[cls][1](train)
-
-    def _grid(
-        self,
-        subset: np.ndarray,
-        folds: list[Fold],
-        noise: NoiseModel,
-        links: Sequence[float | None],
-        strengths: Sequence[float],
-        *,
-        by_gene: bool,
-        use_plain: bool,
-    ) -> GridErrors:
-        """Return left-out errors of all candidates."""
-        genes = self._perturbed.shape[1]
-        columns = np.arange(genes)
-        if len(subset) * genes > MAX_VALUES and genes > SELECTION_GENES:
-            columns = np.argsort(-self.table_.effects.var(0), kind="stable")[:SELECTION_GENES]
-        if not by_gene:
-            noise = replace(noise, variance=None, share=None)
-        steps = noise.steps(self.table_.effects[subset])
-        return grid_errors(
-            self._training.take(subset),
-            self._control[np.ix_(subset, columns)],
-            self._perturbed[np.ix_(subset, columns)],
-            folds,
-            gram=self._gram[np.ix_(subset, subset)],
-            noise=noise,
-            steps=[steps(train)[columns] for train, _ in folds],
-            links=links,
-            strengths=strengths,
-            n_components=self.n_components,
-            use_context=self.context_kernel,
-            use_plain=use_plain,
-        )
-
-    def _masks(self, cls: str, way: str, table: ConditionTable, of_class: np.ndarray) -> list[np.ndarray]:
-        """Return sets of rows to choose by, from those most like a question of the class to all that make sense."""
-        if way == "unseen":
-            return [of_class]
-        folds = self._folds(way, table)
-        alone, seen = supported_rows(table, folds, alone=True), supported_rows(table, folds)
-        if cls == "combination":  # other rows tell little about combinations, and mislead about how far to shrink them
-            return [alone & of_class]
-        return [alone & of_class, seen & of_class, seen]
+    def _mean_square(self, rows: np.ndarray) -> FloatArray:
+        """Return the mean squared effect of some training rows, ``(genes,)``."""
+        return np.square(self._perturbed[rows] - self._control[rows]).mean(0)
 
     def _left_out(self, cls: str | None, ask: Callable[..., FloatArray], wide: bool) -> FloatArray:
         """Ask every training row to the rest, by ``ask(rows, class, train)``; the mean where that happens often."""
         classes = self._row_classes(cls)
         count = np.zeros((len(classes), 1))
         out = np.zeros(self.table_.control.shape if wide else count.shape)
-        for train, test in self._folds(cls or "single", self.table_):
+        for train, test in folds_of(cls or "single", self.table_):
             for c in dict.fromkeys(classes[test]):
                 part = test[classes[test] == c]
                 out[part] += ask(part, c, train)
@@ -582,7 +431,7 @@ class KernelEffect(Baseline):
 
         out = np.zeros((len(control), control.shape[1]))
         by_link: dict[float | None, FloatArray] = {}
-        steps = self._steps(cls, index)
+        steps = noise.steps(self._mean_square(index), index)
         for eps, kernel, strength, weight, by_gene in mixture or self.picks_[cls]["mixture"]:
             if kernel not in kernels:  # one context is left, which says nothing about others
                 kernel = kernel.removesuffix(CONTEXT)

@@ -258,16 +258,11 @@ class NoiseModel:
         """Return the covariance of some rows."""
         return None if self.covariance is None else self.covariance[np.ix_(rows, rows)]
 
-    def steps(self, effects: FloatArray) -> Callable[[np.ndarray], np.ndarray]:
-        """Return what tells the :func:`gene_steps` ``(genes,)`` of a subset of the rows, whose effects are given."""
-        square = effects**2
-
-        def of(rows: np.ndarray) -> np.ndarray:
-            if self.variance is None or self.share is None:
-                return np.zeros(square.shape[1], int)
-            return gene_steps(square[rows].mean(0), self.variance * self.share[rows].mean(), self.misfit)
-
-        return of
+    def steps(self, square: FloatArray, rows: np.ndarray) -> np.ndarray:
+        """Return :func:`gene_steps` ``(genes,)`` for some rows whose effects have the mean square ``square``."""
+        if self.variance is None or self.share is None:
+            return np.zeros(len(square), int)
+        return gene_steps(square, self.variance * self.share[rows].mean(), self.misfit)
 
 
 def noise_model(

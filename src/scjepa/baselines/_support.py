@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 
 from scjepa._types import FloatArray
-from scjepa.baselines._folds import condition_folds, context_folds, gene_folds, supported_rows
+from scjepa.baselines._folds import condition_folds, folds_of, supported_rows
 from scjepa.baselines._kernels import ACTION_KERNELS, AMPLITUDE, single_components
 from scjepa.baselines._noise import amplitudes
 from scjepa.baselines._selection import CONTEXT, Rows, joint_kernels
@@ -178,8 +178,7 @@ def left_out_predictions(fresh: Callable[[], Baseline], table: ConditionTable, c
         Class of the questions: contexts are left out for ``"context"``, genes for ``"unseen"``, else conditions.
     """
     out = np.full(table.control.shape, np.nan)
-    folds = {"context": context_folds, "unseen": gene_folds}.get(cls, condition_folds)(table)
-    for train, test in folds:
+    for train, test in folds_of(cls, table):
         question = replace(table.rows(test), perturbed=None)
         out[test] = fresh().fit(table.rows(train)).effects(question)
     return out

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -12,30 +10,14 @@ import torch
 from anndata import AnnData
 
 from scjepa._checks import closest, some
-from scjepa._types import FloatArray
-from scjepa.baselines import Baseline, KernelEffect
-from scjepa.baselines._base import condition_keys
-from scjepa.baselines._support import left_out_predictions, left_together, rows_like
 from scjepa.data import aligned, control_cells
-from scjepa.model._conformal import Calibration, calibrate
-from scjepa.model._predict import PredictionMixin, Question
-
-logger = logging.getLogger(__name__)
+from scjepa.model._predict import PredictionMixin
 
 COLUMNS = ("perturbation", "gene", "effect", "lower", "upper", "distance", "support", "abstain")
-CLASSES = ("single", "combination", "context", "unseen")
-MAX_CONDITIONS = 300
-"""More left-out conditions add nothing to a quantile; so many, drawn with seed 0, calibrate in large screens."""
-LEAST_SKILL = 0.05
-"""A class whose left-out predictions take less than so much off the squared error of "no change" abstains."""
-BEYOND = 1.01
-"""Distances up to one per cent above the farthest left-out condition still count as seen."""
 
 
 class EffectsMixin(PredictionMixin):
     """Effects with intervals, for :class:`PerturbJEPA`."""
-
-    _calibrations: WeakKeyDictionary | None = None
 
     def predict_effect(
         self,
@@ -76,8 +58,9 @@ class EffectsMixin(PredictionMixin):
             ``"trained"`` (the condition was trained on), ``"near"``, or ``"far"``: farther than any training condition
             was when left out, or no training condition could be left out in this way.
         ``abstain``
-            True where the effect should not be used: support is far, or left-out predictions of this kind were no
-            better than "no change".
+            True where the effect should not be used: support is far; the prediction is expected to take less than 5 %
+            off the squared error of "no change", by the size of left-out predictions and of their errors; or the
+            condition was trained on in one or two cells only.
 
         Raises
         ------
@@ -147,7 +130,10 @@ class EffectsMixin(PredictionMixin):
                         break
                     total += shift.sum(0).cpu().numpy()
             effect[i] = np.clip(control[i] + total / n, 0, upper[i]) - control[i]  # as predicted cells are
-        half, distance, support, abstain = self._uncertainty(questions, control, effect, network, float(level))
+        trust = self._trust(self._question_table(questions, control), effect, network)
+        assert trust is not None  # there is an anchor
+        trust.warn()
+        half = trust.half_widths(effect, float(level))
         lower = np.maximum(effect - half, -(1 + 1e-5) * control)  # no mean expression is below zero, but for rounding
         most = np.maximum(upper, np.log1p(self.reference_unit_))  # a gene that no cell showed may be found yet
         upper = np.minimum(effect + half, (1 + 1e-5) * most - control)
@@ -164,8 +150,8 @@ class EffectsMixin(PredictionMixin):
         out["gene"] = np.tile(names, m)
         for name, matrix in (("effect", effect), ("lower", lower), ("upper", upper)):
             out[name] = matrix[:, columns].ravel()
-        out["distance"], out["support"] = np.repeat(distance, g), np.repeat(support, g)
-        out["abstain"] = np.repeat(abstain, g)
+        for name in ("distance", "support", "abstain"):
+            out[name] = np.repeat(getattr(trust, name), g)
         return out
 
     def _gene_positions(self, genes: str | Sequence[str] | None) -> np.ndarray:
@@ -191,130 +177,3 @@ class EffectsMixin(PredictionMixin):
                     f"{argument}={key!r}: the result has a column of its own by this name. Rename yours in obs "
                     "and set the model up again."
                 )
-
-    def _uncertainty(
-        self, questions: list[Question], control: FloatArray, effect: FloatArray, network: np.ndarray, level: float
-    ) -> tuple[FloatArray, FloatArray, np.ndarray, np.ndarray]:
-        """Return half-widths ``(m, genes)``, distances, support and abstention ``(m,)``."""
-        m = len(questions)
-        half, distance = np.zeros_like(effect), np.zeros(m)
-        support, abstain = np.full(m, "near", dtype=object), np.zeros(m, bool)
-        table = self._question_table(questions, control)
-        assert self.anchor_ is not None and self.base_anchor_ is not None
-        seen = self.anchor_.table_
-        known = set(zip(condition_keys(seen), seen.contexts.astype(str), strict=True))
-        asked = zip(condition_keys(table), table.contexts.astype(str), strict=True)
-        trained = np.array([key in known for key in asked], dtype=bool)
-        # by what predicted the row: the anchor, the one that the network corrects, or the one that reads gene features
-        predictors: list[Baseline] = [self.anchor_, self.base_anchor_]
-        which = (network > 0.5).astype(int)
-        if self._unseen_anchor is not None and isinstance(self.anchor_, KernelEffect):
-            predictors.append(self._unseen_anchor)
-            which = np.where(self.anchor_.classes(table) == "", 2, which)
-        nothing = table.order == 0
-        if table.dose is not None:
-            nothing = nothing | (np.asarray(table.dose, dtype=float) == 0)
-        for number, anchor in enumerate(predictors):
-            mine = np.flatnonzero((which == number) & ~nothing)
-            if not len(mine):
-                continue
-            ruler = self._ruler(anchor)
-            distance[mine] = ruler.distances(table.rows(mine))
-            classes = ruler.classes(table)
-            many = table.order >= 2
-            for cls in dict.fromkeys(classes[mine]):
-                for combined in (False, True):
-                    rows = mine[(classes[mine] == cls) & (many[mine] == combined)]
-                    if not len(rows):
-                        continue
-                    found, own = self._calibration(anchor, str(cls), combined)
-                    half[rows] = found.half_widths(effect[rows], distance[rows], level)
-                    far = ~trained[rows] & ((distance[rows] > BEYOND * found.farthest) | (not own))
-                    support[rows] = np.where(trained[rows], "trained", np.where(far, "far", "near"))
-                    abstain[rows] = far | (~trained[rows] & (found.skill < LEAST_SKILL))
-        return half, distance, support, abstain
-
-    def _remembered(self, anchor: Baseline) -> dict:
-        """What was computed for an anchor before; gone with the anchor, so that a second training starts anew."""
-        if self._calibrations is None:
-            self._calibrations = WeakKeyDictionary()
-        return self._calibrations.setdefault(anchor, {})
-
-    def _anchor_again(self) -> Baseline:
-        """Return an unfitted anchor like the one that predicts."""
-        anchor = self._new_anchor()
-        assert anchor is not None
-        return anchor
-
-    def _ruler(self, anchor: Baseline) -> KernelEffect:
-        """Return what tells classes and distances: the anchor itself, or a kernel fitted on what it was fitted on."""
-        if isinstance(anchor, KernelEffect):
-            return anchor
-        kept = self._remembered(anchor)
-        if "ruler" not in kept:
-            kept["ruler"] = KernelEffect().fit(anchor.table_)
-        return kept["ruler"]
-
-    def _calibration(self, anchor: Baseline, cls: str, combined: bool) -> tuple[Calibration, bool]:
-        """Return the calibration of a class, and whether it is its own; else the widest of the other classes."""
-        own = self._calibrated(anchor, cls, combined)
-        if own is not None:
-            return own, True
-        kept = self._remembered(anchor)
-        if "widest" not in kept:
-            others = [
-                (c, self._calibrated(anchor, c, c == "combination")) for c in CLASSES if c in self._ruler(anchor).picks_
-            ]
-            known = [(c, found) for c, found in others if found is not None]
-            if known:
-                kept["widest"] = max(known, key=lambda pair: pair[1].typical_width)
-            else:  # one condition, say: as wrong as no change was
-                effects = anchor.table_.effects
-                found = calibrate(
-                    np.zeros_like(effects),
-                    effects,
-                    effects=effects,
-                    together=np.eye(len(effects), dtype=bool),
-                    base=anchor.table_.control.mean(0),
-                    units=np.array(["+".join(a) for a in anchor.table_.actions]),
-                    distances=np.ones(len(effects)),
-                )
-                kept["widest"] = ("no change", found)
-        name, found = kept["widest"]
-        logger.warning(
-            "no training condition could be left out as a question of class %r: its intervals are borrowed from %r, "
-            "and the model abstains.",
-            cls,
-            name,
-        )
-        return found, False
-
-    def _calibrated(self, anchor: Baseline, cls: str, combined: bool) -> Calibration | None:
-        """Return the calibration of a class from its left-out conditions, None when there are none."""
-        kept, key = self._remembered(anchor), (cls, combined)
-        if key in kept:
-            return kept[key]
-        table, ruler = anchor.table_, self._ruler(anchor)
-        if anchor is ruler:
-            predicted = ruler.left_out_effects(cls)
-        else:
-            predicted = left_out_predictions(self._anchor_again, table, cls)
-        distances = ruler.left_out_distances(cls)
-        usable = np.isfinite(predicted).all(1) & np.isfinite(distances)
-        rows = np.flatnonzero(rows_like(table, cls, combinations=combined, usable=usable))
-        if len(rows) > MAX_CONDITIONS:
-            rows = np.sort(np.random.default_rng(0).choice(rows, MAX_CONDITIONS, replace=False))
-        found = None
-        if len(rows):
-            by = table.contexts.astype(str) if cls == "context" else np.array(["+".join(a) for a in table.actions])
-            found = calibrate(
-                predicted[rows],
-                table.effects[rows],
-                effects=table.effects,
-                together=left_together(table, cls)[rows],
-                base=table.control.mean(0),
-                units=by[rows],
-                distances=distances[rows],
-            )
-        kept[key] = found
-        return found

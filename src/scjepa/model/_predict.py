@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from scjepa._labels import Action
 from scjepa._types import FloatArray
 from scjepa.baselines import Baseline, KernelEffect
 from scjepa.data import ConditionTable, LabelKeys, aligned, control_cells, shift_cells
-from scjepa.model._perturb_state import PerturbState
+from scjepa.model._trust import TrustMixin
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Question:
     kind: str | None = None
 
 
-class PredictionMixin(PerturbState):
+class PredictionMixin(TrustMixin):
     """Prediction methods of :class:`PerturbJEPA`."""
 
     def _questions(
@@ -223,7 +224,18 @@ class PredictionMixin(PerturbState):
         the gene in training cells or in the controls that are moved; ``obs``: the perturbation, context, dose and kind
         columns, ``source`` (name of the control started from) and ``jepa_prediction`` (``"predicted"`` or
         ``"control"``); ``obsm["X_jepa"]``: embeddings of the predicted cells (not after ``train(embed=False)``);
-        ``uns["jepa"]["prediction"]``: what it was made with. ``obs_names`` are unique.
+        ``uns["jepa"]["prediction"]``: what it was made with, and (for models with an anchor) what it rests on:
+        ``"conditions"``, a table of ``perturbation``, ``context`` (dose, kind), ``basis`` (the size of the effect was
+        judged by ``"left out"`` conditions, by ``"sampling noise"`` alone, or by nothing: ``"none"``), ``support`` and
+        ``abstain`` (see :meth:`predict_effect`); ``"reliability"`` of the training conditions (median, how many are
+        ``near_zero``, of ``n``; see :meth:`get_reliability`), if cells tell; and ``"note"``. ``obs_names`` are unique.
+
+        Warns
+        -----
+        UserWarning
+            Once, with numbers: when effects could not be judged by leaving training conditions out, when the model
+            abstains, when training contexts differ in a way that their controls do not explain. The same text is the
+            ``"note"``.
 
         Raises
         ------
@@ -267,16 +279,22 @@ class PredictionMixin(PerturbState):
         ends = np.cumsum([0, *sizes])
         with torch.inference_mode():
             for i, q in enumerate(questions):
-                control = aligned(cells[q.context]).to(self.device)
-                shift = self._shift(control, q, full[i], base[i], float(network[i])).cpu().numpy()
+                start = aligned(cells[q.context]).to(self.device)
+                shift = self._shift(start, q, full[i], base[i], float(network[i])).cpu().numpy()
                 x[ends[i] : ends[i + 1]] = shift_cells(cells[q.context], shift, self.max_expression_)
+        control = np.stack([control_mean[q.context] for q in questions])
+        moved = [x[ends[i] : ends[i + 1]].mean(0) - cells[q.context].mean(0) for i, q in enumerate(questions)]
+        table = self._question_table(questions, control)
+        trust = self._trust(table, np.stack(moved).astype(np.float64), network)
+        if trust is not None:
+            trust.warn()
         obs = pd.concat([self._describe(q, adata.obs_names[chosen[q.context]]) for q in questions])
         if include_control:
             controls = [Question(self._setup["control"], (), c, None, None) for c in sources]
             first = pd.concat([self._describe(q, adata.obs_names[chosen[q.context]]) for q in controls])
             x = np.concatenate([*(cells[c] for c in sources), x])
             obs = pd.concat([first, obs])
-        return self._assemble(x, obs)
+        return self._assemble(x, obs, self._stated([q.label for q in questions], table, trust))
 
     def _describe(self, question: Question, sources: pd.Index) -> pd.DataFrame:
         """``obs`` of the cells predicted for one question."""
@@ -300,7 +318,7 @@ class PredictionMixin(PerturbState):
             h[start : start + 2048] = self.module.embed(self._at_reference(block)).cpu().numpy()
         return h
 
-    def _assemble(self, x: FloatArray, obs: pd.DataFrame) -> AnnData:
+    def _assemble(self, x: FloatArray, obs: pd.DataFrame, stated: dict[str, Any]) -> AnnData:
         """Put predicted expression and annotation into an AnnData with embeddings and provenance."""
         s = self._setup
         obs.index = pd.Index([f"prediction-{i}" for i in range(len(obs))])
@@ -318,6 +336,7 @@ class PredictionMixin(PerturbState):
                 "context_key": s["context_key"] or "",
                 "separator": s["separator"],
                 "train": self.trained_on_[["perturbation", "context"]].reset_index(drop=True).rename(index=str),
+                **stated,
             }
         }
         return out

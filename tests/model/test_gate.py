@@ -54,7 +54,7 @@ def test_what_the_units_do_not_agree_on_is_shrunken_by_hand() -> None:
     weight = 1 / np.sqrt(length + length.mean())
     estimate = (weight @ [1.0, 0.4]) / weight.sum()
     variance = 0.5 * ((np.array([0.4, 1.0]) - 0.7) ** 2).sum()
-    assert weigh(rows).share == pytest.approx(estimate * 0.25 / (0.25 + variance))
+    assert weigh(rows).share == pytest.approx(estimate * 0.16 / (0.16 + variance))
 
 
 def test_errors_are_cleared_of_noise() -> None:

@@ -27,19 +27,28 @@ MAX_CACHED = 600
 
 
 class KernelEffect(Baseline):
-    r"""Kernel ridge regression of effects on action and context, averaged over candidates by left-out error.
+    r"""Kernel ridge regression of effects that knows their noise, averaged over candidates by left-out error.
 
     .. math::
-        \hat\mu = \eta^{-1}\bigl(\eta(\mu_0) + k_q (K + \lambda I)^{-1} (\eta(\mu_1) - \eta(\mu_0))\bigr),\quad
+        \hat\mu = \eta^{-1}\bigl(\eta(\mu_0) + k_q (K + \lambda_g S)^{-1} (\eta(\mu_1) - \eta(\mu_0))\bigr),\quad
         K = K_{\text{action}} \circ K_{\text{context}},\quad \eta(m) = \log(e^m - 1 + \epsilon)
 
     with :math:`\mu_0` the control and :math:`\mu_1` the perturbed mean profiles; :math:`\eta` may also be the identity.
     Action kernels are listed under :func:`scjepa.baselines._kernels.action_kernels`; the context kernel is
     1 + the scaled linear kernel of centered control profiles.
 
-    Predictions are averaged over the candidates (link, action kernel, :math:`\lambda`), each weighted by
-    :math:`\exp(-r / 0.1)` where its squared error of left-out training rows is a share :math:`r` above the least (on the
-    log-normalised scale, summed over genes, geometric mean over rows). The best 32 count at most, and only those that
+    *Noise.* Where the table has the variance within conditions (tables made from cells do), a row is believed as far as
+    its cells tell: :math:`S` has the sampling noise of each row plus the *misfit*, what plain sums miss of left-out rows
+    beyond noise (:func:`scjepa.baselines._noise.misfit`); for new contexts rows of one context share the noise of their
+    controls. Kernels with ``"~"`` behind their name give every perturbation a prior variance of its own, so that strong
+    and null ones are not shrunken alike (:func:`scjepa.baselines._noise.amplitudes`). And candidates with strengths
+    :math:`\lambda_g` that differ between genes shrink noisy genes more (:func:`scjepa.baselines._noise.gene_steps`). In
+    tables of profiles :math:`S` is the identity, and the spread between contexts is the only noise that can be seen.
+
+    Predictions are averaged over the candidates (link, kernel, :math:`\lambda`, by gene or not), each weighted by
+    :math:`\exp(-r / 0.1)` where its score over left-out training rows is a share :math:`r` above the least. The score is the
+    mean of :math:`\log(e_i + \bar e)`, :math:`e_i` being the squared error on the log-normalised scale and :math:`\bar e` the
+    least mean one: relative for large errors, absolute for small ones. The best 32 count at most, and only those that
     weigh a hundredth of the best or more. Which candidates do well depends on the question, so weights are found for
     each class of query rows:
 
@@ -55,10 +64,15 @@ class KernelEffect(Baseline):
     The last two take precedence, ``unseen`` first. ``combination`` judges by left-out combinations whose genes are all
     measured alone in the rest; if there are fewer than three, two shrunken candidates, chosen on Norman and CaRPool,
     count by half each. ``single`` and ``context`` judge by rows of the class whose genes are seen in the rest (genes of
-    combinations alone, if three such rows exist), else by all rows whose genes are; with fewer than two, or three for
-    ``unseen``, effects add up under the first link and the smallest :math:`\lambda`. More than 32 conditions, contexts
-    or genes are left out in 32 folds (more than 320 in 10). Components of single effects are computed anew inside every
-    fold.
+    combinations alone, if three such rows exist), else by all rows whose genes are. With fewer than two, or three for
+    ``unseen``, effects add up, each shrunken by its own reliability (empirical Bayes); without cells hardly at all. More
+    than 32 conditions, contexts or genes are left out in 32 folds (more than 320 in 10). Components of single effects
+    are computed anew inside every fold.
+
+    *New contexts.* A kernel that looks at control profiles must be better than the best one that does not by three
+    quarters of a standard error over left-out contexts; of two training contexts, which can't tell, three tenths of the
+    prediction do. Fewer contexts that differ more beyond noise are averaged over more candidates. See
+    :meth:`context_report`.
 
     Parameters
     ----------
@@ -73,14 +87,20 @@ class KernelEffect(Baseline):
         perturbed genes, scaled to length one. Without it rows with such genes are NaN.
     n_components
         Number of principal components of single effects in the action kernels.
+    cautious
+        In a new context, take of what control profiles say only the share that left-out contexts confirm
+        (:attr:`ContextReport.share`), for up to eight training contexts: rarely worse than carrying mean effects over,
+        and less good where control profiles do tell.
 
     Attributes
     ----------
     picks_
-        Class of rows to ``{"link", "kernel", "lambda", "error", "mixture"}``. ``"mixture"`` lists all candidates that
-        count, best first, as ``[link, kernel, lambda, weight]``; weights sum to one. The rest is about the best one:
-        its error is the mean L2 distance of left-out rows (over the 1,000 most variable genes in large tables), NaN
-        where there was nothing to choose by.
+        Class of rows to ``{"link", "kernel", "lambda", "error", "mixture", "basis", "misfit"}``. ``"mixture"`` lists all
+        candidates that count, best first, as ``[link, kernel, lambda, weight, by gene]``; weights sum to one. The first
+        four are about the best one: its error is the mean L2 distance of left-out rows (over the 1,000 most variable
+        genes in large tables), NaN where there was nothing to choose by. ``"basis"``: ``"left out"`` rows judged,
+        ``"sampling noise"`` alone, or ``"none"``. For ``context`` also ``"with"`` and ``"without"``: mixtures of kernels that
+        look at control profiles, and of those that do not.
     supported_
         ``(n,)`` training rows whose genes are seen without them; for others :meth:`left_out_effects` answers a harder
         question than :meth:`effects` would.
@@ -88,9 +108,10 @@ class KernelEffect(Baseline):
     Notes
     -----
     This project's own recipe; kernel ridge and its leave-one-out selection are classic (Saunders, Gammerman and Vovk
-    1998, *ICML*). Few conditions tell candidates apart poorly: averaging those that do about as well is steadier than
-    trusting the best. The link makes effects multiplicative on expression. In training tables of more than 1,000
-    conditions a random 1,000 of them (seed 0) choose.
+    1998, *ICML*), and so is shrinking by reliability (James and Stein 1961; Efron and Morris 1973, *JASA* 68). Few
+    conditions tell candidates apart poorly: averaging those that do about as well is steadier than trusting the best. The
+    link makes effects multiplicative on expression. In training tables of more than 1,000 conditions a random 1,000 of
+    them (seed 0) choose.
 
     Examples
     --------

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 GATE_STEPS = 200
 """Steps of each network that only judges: half of what the predictor gets, and one network in place of two."""
 CONTEXT_FOLDS, CONDITION_FOLDS = 4, 2
-SPREAD = 0.5
+SPREAD = 0.4
 """Standard deviation of a gate before anything is known of it; the mean is 0, the anchor alone."""
 LEAST_GATE, MOST_GATE = 0.2, 0.7
 """Smaller gates are closed: what they buy is less than what is known of them. Larger ones are not believed: left-out

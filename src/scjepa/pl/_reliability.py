@@ -25,6 +25,8 @@ BANDS = (
     ("noise", "below 0.1", -np.inf, "#8A8A8A"),
 )
 """Name, limits, lower limit and color, the highest first."""
+LINES = {RELIABLE: "effect = noise"}
+"""Limits whose line has a name in the legend."""
 MOST_PANELS = 9
 MOST_ROWS = 40
 """Conditions of a panel that can all have their names in a row."""
@@ -168,9 +170,9 @@ def _dots(ax: Axes, part: pd.DataFrame, noise: pd.Series, top: float) -> None:
     for i, (mine, color, text) in enumerate(_bands(part)):
         x, y = part["noise"][mine], part["effect_size"][mine]
         ax.scatter(x, y, s=16, color=color, lw=0, alpha=0.85, zorder=4 - i / 10, clip_on=False, label=text)
-    for least, style, text in ((RELIABLE, "--", "effect = noise"), (WEAK, ":", None)):
+    for least, style in ((RELIABLE, "--"), (WEAK, ":")):
         slope = float(np.sqrt(least / (1 - least)))
-        ax.axline((0, 0), slope=slope, color=INK, lw=0.8, ls=style, zorder=1, label=text)
+        ax.axline((0, 0), slope=slope, color=INK, lw=0.8, ls=style, zorder=1, label=LINES.get(least))
     low, high = float(noise.min()), float(noise.max())
     margin = 0.06 * (high - low) or 0.1 * high or 1.0
     ax.set_xlim(low - margin, high + margin)

@@ -24,12 +24,13 @@ from scjepa.model._effects import EffectsMixin
 from scjepa.model._embedding import EmbeddingMixin
 from scjepa.model._gate import GateMixin, check_gate
 from scjepa.model._reading import check_cells
+from scjepa.model._reliability import ReliabilityMixin
 from scjepa.model._transfer import TransferMixin
 from scjepa.module import ActionSpec, JEPAModule
 from scjepa.train import seeded
 
 
-class PerturbJEPA(GateMixin, TransferMixin, EmbeddingMixin, EffectsMixin):
+class PerturbJEPA(ReliabilityMixin, GateMixin, TransferMixin, EmbeddingMixin, EffectsMixin):
     """Action-conditioned world model of cells for genetic (or any labelled) perturbations.
 
     Stage 1 learns an embedding of cells (see :class:`ExpressionJEPA`). Stage 2 predicts, in frozen

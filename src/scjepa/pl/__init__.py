@@ -6,6 +6,7 @@ from scjepa.pl._effects import effect_intervals, effects
 from scjepa.pl._history import history
 from scjepa.pl._pathways import pathways
 from scjepa.pl._predicted_vs_true import predicted_vs_true
+from scjepa.pl._reliability import reliability
 from scjepa.pl._scores import scores
 from scjepa.pl._selective_risk import selective_risk
 from scjepa.pl._shift_magnitude import shift_magnitude
@@ -18,6 +19,7 @@ __all__ = [
     "history",
     "pathways",
     "predicted_vs_true",
+    "reliability",
     "scores",
     "selective_risk",
     "shift_magnitude",

@@ -19,7 +19,7 @@ from scjepa.baselines._kernels import (
     ridge_weights,
     single_components,
 )
-from scjepa.baselines._noise import NoiseModel
+from scjepa.baselines._noise import NoiseModel, amplitudes
 from scjepa.baselines._selection import (
     CONTEXT,
     GridErrors,
@@ -180,18 +180,19 @@ def test_grid_errors_agree_with_scikit_learn(make_screen, eps):
         n_components=8,
         use_context=True,
     )
-    kernels = ("additive", "additive+rbf", "components")
-    assert grid.kernels == (*kernels, *(k + "~" for k in kernels))
+    assert grid.kernels == ("components", "additive~", "additive+rbf~", "components~")
+    variances = lambda rows: amplitudes(
+        design[rows], table.effects[rows] @ table.effects[rows].T, np.full(len(rows), 1e-12)
+    )[0]
     target = apply_link(table.perturbed, eps) - apply_link(table.control, eps)
     for s, strength in enumerate(grid.strengths):
         for train, test in folds[:5]:
-            model = KernelRidge(alpha=strength, kernel="precomputed").fit(
-                design[train] @ design[train].T, target[train]
-            )
-            shift = model.predict(design[test] @ design[train].T)
+            scaled = design[train] * variances(train)
+            model = KernelRidge(alpha=strength, kernel="precomputed").fit(scaled @ design[train].T, target[train])
+            shift = model.predict(design[test] @ scaled.T)
             predicted = invert_link(apply_link(table.control[test], eps) + shift, eps)
             expected = np.square(predicted - table.perturbed[test]).sum(1)
-            np.testing.assert_allclose(grid.errors[test, 0, 0, s, 0], expected, rtol=1e-4)  # single precision
+            np.testing.assert_allclose(grid.errors[test, 0, 1, s, 0], expected, rtol=1e-4)  # single precision
 
 
 def test_noisy_rows_and_genes_are_believed_less_by_hand(make_screen):
@@ -213,9 +214,10 @@ def test_noisy_rows_and_genes_are_believed_less_by_hand(make_screen):
         n_components=8,
         use_context=True,
     )
-    assert grid.errors.shape == (n, 1, 6, 2, 2)
+    assert grid.errors.shape == (n, 1, 4, 2, 2)
     train, test = folds[7]
-    among, across = design[train] @ design[train].T, design[test] @ design[train].T
+    variances = amplitudes(design[train], table.effects[train] @ table.effects[train].T, np.ones(len(train)))[0]
+    among, across = ((d * variances) @ design[train].T for d in (design[train], design[test]))
     for s, strength in enumerate(grid.strengths):
         for way, own in enumerate((np.zeros(40), step / 4)):
             predicted = np.stack(
@@ -226,7 +228,7 @@ def test_noisy_rows_and_genes_are_believed_less_by_hand(make_screen):
                 axis=1,
             )
             expected = np.square(predicted - table.effects[test]).sum(1)
-            np.testing.assert_allclose(grid.errors[test, 0, 0, s, way], expected, rtol=1e-4)
+            np.testing.assert_allclose(grid.errors[test, 0, 1, s, way], expected, rtol=1e-4)
 
 
 def test_strengths_of_neighbouring_genes_are_computed_once():

@@ -41,7 +41,8 @@ class KernelEffect(Baseline):
     its cells tell: :math:`S` has the sampling noise of each row plus the *misfit*, what plain sums miss of left-out rows
     beyond noise (:func:`scjepa.baselines._noise.misfit`); for new contexts rows of one context share the noise of their
     controls. Kernels with ``"~"`` behind their name give every perturbation a prior variance of its own, so that strong
-    and null ones are not shrunken alike (:func:`scjepa.baselines._noise.amplitudes`). And candidates with strengths
+    and null ones are not shrunken alike (:func:`scjepa.baselines._noise.amplitudes`); of ``additive`` and
+    ``additive+rbf`` only these are candidates. And candidates with strengths
     :math:`\lambda_g` that differ between genes shrink noisy genes more (:func:`scjepa.baselines._noise.gene_steps`). In
     tables of profiles :math:`S` is the identity, and the spread between contexts is the only noise that can be seen.
 

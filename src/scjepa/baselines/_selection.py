@@ -30,6 +30,8 @@ BROAD = 0.5
 """Few left-out contexts that differ far beyond noise choose badly: the temperature is at least so much over their number."""
 OF_TWO = 0.3
 """With two training contexts no context kernel can be tried; so much of the prediction looks at contexts nevertheless."""
+SPARED = ("additive", "additive+rbf")
+"""Kernels that are not tried where there are those with amplitudes: they never made a difference."""
 UNTRIED_COMBINATIONS = ((0.03, "additive", 0.3, 0.5), (0.03, "components", 0.3, 0.5))
 """Link, kernel, strength and weight for combinations when too few left-out combinations of measured singles can tell:
 sums of single effects, shrunken, averaged with a prediction from their components (better than sums alone on two
@@ -357,6 +359,8 @@ def grid_errors(
     The candidates with their errors.
     """
     names = tuple(dict(joint_kernels(rows, rows, gram, n_components, use_context, noise.rows)))
+    spared = {name + end for name in SPARED for end in ("", CONTEXT) if name + AMPLITUDE in names}
+    names = tuple(name for name in names if name not in spared)
     if not use_plain and any(CONTEXT in name for name in names):
         names = tuple(name for name in names if CONTEXT in name)
     genes, n_links, width = control.shape[1], len(links), len(strengths)
@@ -389,10 +393,9 @@ def grid_errors(
             shift = weight[:, needed].reshape(-1, len(train)) @ target[np.ix_(train, columns)]
             shift = shift.reshape(len(here), len(needed), len(test), n_links, len(chosen))
             shift += base[np.ix_(test, columns)].reshape(len(test), n_links, len(chosen))
-            for j, eps in enumerate(links):
-                square = _squared_errors(shift[:, :, :, j], eps, after[np.ix_(test, chosen)])
-                for way, at in enumerate((back[:width], back[width:])[: 1 + noise.by_gene]):
-                    found[:, j, :, :, way] += square[:, :, at]
+            square = _squared_errors(shift, links, after[np.ix_(test, chosen)])
+            for way, at in enumerate((back[:width], back[width:])[: 1 + noise.by_gene]):
+                found[..., way] += square[..., at]
         whole = np.full((len(test), *total.shape[1:]), np.nan)
         whole[:, :, here] = found
         total[test] += whole
@@ -402,13 +405,28 @@ def grid_errors(
     return GridErrors(tuple(links), names, tuple(strengths), errors, unit)
 
 
-def _squared_errors(value: FloatArray, eps: float | None, after: FloatArray) -> FloatArray:
-    """Return ``(m, kernels, strengths)`` squared errors of predictions under the link, which are overwritten."""
-    if eps is not None:  # invert_link, in place
-        np.exp(value, out=value)
-        value -= SINGLE(eps)
-        np.maximum(value, 0, out=value)
-        value += 1
-        np.log(value, out=value)
-    value -= after
-    return np.einsum("klmg,klmg->mkl", value, value)
+def _squared_errors(value: FloatArray, links: Sequence[float | None], after: FloatArray) -> FloatArray:
+    """Return ``(m, links, kernels, strengths)`` squared errors of predictions under the links, which are overwritten.
+
+    Parameters
+    ----------
+    value
+        ``(kernels, strengths, m, links, genes)``.
+    links
+        Pseudocounts; None is the identity.
+    after
+        ``(m, genes)`` measured means.
+    """
+    first = next((j for j, eps in enumerate(links) if eps is not None), len(links))
+    parts = [slice(first, len(links))] if None not in links[first:] else [slice(j, j + 1) for j in range(len(links))]
+    for part in parts:  # invert_link, in place; all links at once where the identity comes first
+        eps, linked = [e for e in links[part] if e is not None], value[..., part, :]
+        if not eps:
+            continue
+        np.exp(linked, out=linked)
+        linked -= np.array(eps, dtype=SINGLE)[:, None]
+        np.maximum(linked, 0, out=linked)
+        linked += 1
+        np.log(linked, out=linked)
+    value -= after[:, None]
+    return np.einsum("klmjg,klmjg->mjkl", value, value)

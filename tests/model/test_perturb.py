@@ -58,8 +58,8 @@ def test_without_the_network_the_prediction_is_the_anchor(anchored: PerturbJEPA,
     row = next(
         i for i, a in enumerate(table.actions) if "+".join(a) == double and table.contexts[i] == "state A"
     )  # as simulated, labels are sorted
-    keep = [i for i, a in enumerate(table.actions) if "+".join(a) != double]
-    full = scjepa.baselines.KernelEffect().fit(table.rows(keep))
+    training = anchored.adata[anchored.adata.obs["perturbation"] != double]
+    full = scjepa.baselines.KernelEffect().fit(condition_table(training, "perturbation", context_key="context"))
     wanted = np.maximum(table.control[row] + full.effects(table.rows([row]))[0], 0) - table.control[row]
     np.testing.assert_allclose(mean_effect(anchored, double, "state A"), wanted, atol=2e-3)
 

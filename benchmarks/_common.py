@@ -111,7 +111,7 @@ def score_run(run: Run, columns: Columns, seed: int) -> pd.DataFrame:
     PerturbJEPA.setup_anndata(run.cells, columns.perturbation, columns.control, context_key=columns.context)
     model = PerturbJEPA(run.cells)
     held = [p if run.context is None else (p, run.context) for p in run.perturbations]
-    model.train(holdout=held, seed=seed, enable_progress_bar=False)
+    model.train(holdout=held, seed=seed, embed=False, enable_progress_bar=False)  # predictions don't read it
     predicted = model.predict_perturbation(list(run.perturbations), context=run.context, seed=seed)
     seconds = time.process_time() - begin
     baselines = "auto" if seed == 0 else None  # closed forms: once is enough

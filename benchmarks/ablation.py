@@ -145,11 +145,10 @@ def score(variant: Variant, run: Run, columns: Columns, seed: int, max_epochs: i
     begin = time.process_time()
     PerturbJEPA.setup_anndata(run.cells, columns.perturbation, columns.control, context_key=columns.context)
     model = PerturbJEPA(run.cells, **variant.model)
-    if not variant.reads_embedding:
-        model._train_encoder = lambda *args, **kwargs: {}
     held = [p if run.context is None else (p, run.context) for p in run.perturbations]
-    model.train(max_epochs, holdout=held, seed=seed, enable_progress_bar=False, **variant.train)
-    model.is_trained_ = True  # set by the stages, of which there may be none
+    model.train(
+        max_epochs, holdout=held, seed=seed, embed=variant.reads_embedding, enable_progress_bar=False, **variant.train
+    )
     predicted = model.predict_perturbation(list(run.perturbations), context=run.context, seed=seed)
     seconds = time.process_time() - begin
     scores = tl.evaluate(

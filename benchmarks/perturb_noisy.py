@@ -84,7 +84,7 @@ def train_and_predict(case: Case, seed: int) -> dict[str, np.ndarray]:
     torch.set_num_threads(1)  # again: scanpy's choice of variable genes raises the number
     PerturbJEPA.setup_anndata(case.cells, PERTURBATION, context_key=CONTEXT)
     model = PerturbJEPA(case.cells, gene_embeddings=case.features)
-    model.train(seed=seed, enable_progress_bar=False)
+    model.train(seed=seed, embed=False, enable_progress_bar=False)  # predictions don't read it
     columns = ["effect", "lower", "upper", "abstain"]
     out = {name: np.empty(case.truth.shape) for name in columns}
     labels = np.array(["+".join(action) for action in case.query.actions])

@@ -183,6 +183,14 @@ class GridErrors:
         return described(mixture, float(np.sqrt(errors.reshape(len(errors), -1)[:, order[0]]).mean()))
 
 
+def log_errors(errors: FloatArray) -> FloatArray:
+    """Return the logarithm of squared errors ``(rows, ...)`` plus the least mean over rows of any candidate."""
+    least = max(
+        float(errors.mean(0).min()), 1e-9 * float(errors.mean())
+    )  # of perfect predictions there is no logarithm
+    return np.asarray(np.log(errors + least + 1e-300))
+
+
 def averaged(*parts: tuple[float, list[Entry]]) -> list[Entry]:
     """Return the average of mixtures with weights, best first."""
     total: dict[tuple, float] = {}

@@ -17,7 +17,7 @@ from scjepa.baselines import Baseline, KernelEffect
 from scjepa.baselines._base import condition_keys
 from scjepa.baselines._support import left_out_predictions, left_together, rows_like
 from scjepa.data import aligned, control_cells
-from scjepa.model._conformal import Calibration, calibrate
+from scjepa.model._conformal import Calibration, SamplingNoise, calibrate
 from scjepa.model._predict import PredictionMixin, Question
 
 logger = logging.getLogger(__name__)
@@ -223,7 +223,7 @@ class EffectsMixin(PredictionMixin):
                     if not len(rows):
                         continue
                     found, own = self._calibration(anchor, str(cls), combined)
-                    half[rows] = found.half_widths(effect[rows], distance[rows], level)
+                    half[rows] = found.half_widths(effect[rows], control[rows], distance[rows], level)
                     far = ~trained[rows] & ((distance[rows] > BEYOND * found.farthest) | (not own))
                     support[rows] = np.where(trained[rows], "trained", np.where(far, "far", "near"))
                     abstain[rows] = far | (~trained[rows] & (found.skill < LEAST_SKILL))
@@ -268,6 +268,7 @@ class EffectsMixin(PredictionMixin):
                 found = calibrate(
                     np.zeros_like(effects),
                     effects,
+                    control=anchor.table_.control,
                     effects=effects,
                     together=np.eye(len(effects), dtype=bool),
                     base=anchor.table_.control.mean(0),
@@ -305,11 +306,13 @@ class EffectsMixin(PredictionMixin):
             found = calibrate(
                 predicted[rows],
                 table.effects[rows],
+                control=table.control[rows],
                 effects=table.effects,
                 together=left_together(table, cls)[rows],
                 base=table.control.mean(0),
                 units=by[rows],
                 distances=distances[rows],
+                noise=SamplingNoise.of(table, rows, new_context=cls == "context"),
             )
         kept[key] = found
         return found

@@ -29,8 +29,9 @@ a correlation not more than .005 lower, and L2 of strong conditions, where there
 
 By default the anchor alone is scored: its closed form is what decides in noisy screens, and takes minutes. ``--model``
 trains PerturbJEPA with its defaults in a few settings and splits, and prints coverage and width of 90 % intervals of
-``predict_effect`` (genes expressed in training; effects measured with the kept cells, as many as training conditions have,
-and with all cells), and what the model loses where it abstains and where it does not. Examples::
+``predict_effect`` (genes detected in the condition or its controls; half-widths relative to effects by root mean squares;
+effects measured with the kept cells, as many as training conditions have, and with all cells), and what the model loses
+where it abstains and where it does not. Examples::
 
     python benchmarks/perturb_noisy.py --quick
     python benchmarks/perturb_noisy.py --settings kang-10 unseen-genes
@@ -120,16 +121,17 @@ def score(case: Case, predicted: dict[str, np.ndarray]) -> pd.DataFrame:
 
 def score_intervals(case: Case, found: dict[str, np.ndarray]) -> pd.DataFrame:
     """Return coverage, width and abstention of each held-out condition."""
-    table = case.table
-    expressed = (table.control > 0).any(0) | (table.perturbed > 0).any(0)
     rows = []
     for i in range(len(case.truth)):
+        expressed = (case.query.control[i] > 0) | (case.measured[i] != 0)  # others are covered for nothing
+        effect_size = max(float(np.sqrt((case.measured[i, expressed] ** 2).mean())), 1e-12)
         low, high = found["lower"][i, expressed], found["upper"][i, expressed]
         rows.append(
             {
                 "coverage": metrics.interval_coverage(case.measured[i, expressed], low, high),
                 "coverage_all_cells": metrics.interval_coverage(case.truth[i, expressed], low, high),
                 "width": float(np.median(high - low)),
+                "half-width / effect": float(np.sqrt(((high - low) ** 2).mean())) / 2 / effect_size,
                 "abstain": bool(found["abstain"][i, 0]),
                 "l2": metrics.l2(found["effect"][i], case.truth[i]),
                 "l2_no_change": float(np.linalg.norm(case.truth[i])),
@@ -251,7 +253,8 @@ def show_verdicts(verdicts: pd.DataFrame) -> None:
 
 def show_intervals(intervals: pd.DataFrame) -> None:
     """Print coverage and width of 90 % intervals, and errors where the model abstains and where it doesn't."""
-    columns = {"coverage": "mean", "coverage_all_cells": "mean", "width": "median", "abstain": "mean"}
+    columns = {"coverage": "mean", "coverage_all_cells": "mean", "width": "median"}
+    columns |= {"half-width / effect": "median", "abstain": "mean"}
     table = intervals.groupby("setting", sort=False).agg(columns)
     table["mark"] = table["coverage"].between(*COVERAGE).map(mark)
     print("== 90 % intervals of predict_effect, expressed genes")

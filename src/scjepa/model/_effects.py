@@ -78,7 +78,7 @@ class EffectsMixin(PredictionMixin):
         Intervals widen with the distance and never fall below what was calibrated. Trained conditions get those of their
         class when left out: narrower ones, by the kernel's variance, covered replicates too rarely. Errors are those of
         the anchor: where the network improves on it, intervals are too wide rather than too narrow. The noise of the
-        controls is not part of it: all conditions share them. Coverage holds on average over conditions; one condition
+        controls is part of it in new contexts only: elsewhere all conditions share them. Coverage holds on average over conditions; one condition
         may be covered far better than another.
 
         Examples
@@ -133,7 +133,7 @@ class EffectsMixin(PredictionMixin):
         trust = self._trust(self._question_table(questions, control), effect, network)
         assert trust is not None  # there is an anchor
         trust.warn()
-        half = trust.half_widths(effect, float(level))
+        half = trust.half_widths(effect, control, float(level))
         lower = np.maximum(effect - half, -(1 + 1e-5) * control)  # no mean expression is below zero, but for rounding
         most = np.maximum(upper, np.log1p(self.reference_unit_))  # a gene that no cell showed may be found yet
         upper = np.minimum(effect + half, (1 + 1e-5) * most - control)

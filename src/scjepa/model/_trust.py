@@ -18,7 +18,7 @@ from scjepa.baselines._contexts import slope
 from scjepa.baselines._noise import effect_noise, reliability
 from scjepa.baselines._support import left_out_predictions, left_together, rows_like
 from scjepa.data import ConditionTable
-from scjepa.model._conformal import Calibration, calibrate
+from scjepa.model._conformal import Calibration, SamplingNoise, calibrate
 from scjepa.model._perturb_state import PerturbState
 
 logger = logging.getLogger(__name__)
@@ -85,11 +85,11 @@ class Trust:
     parts: list[tuple[np.ndarray, Calibration]]
     note: str
 
-    def half_widths(self, effect: FloatArray, level: float) -> FloatArray:
-        """Return half the widths of the intervals ``(m, genes)`` of predicted effects."""
+    def half_widths(self, effect: FloatArray, control: FloatArray, level: float) -> FloatArray:
+        """Return half the widths of the intervals ``(m, genes)`` of predicted effects, given the control profiles."""
         out = np.zeros_like(effect)
         for rows, calibration in self.parts:
-            out[rows] = calibration.half_widths(effect[rows], self.distance[rows], level)
+            out[rows] = calibration.half_widths(effect[rows], control[rows], self.distance[rows], level)
         return out
 
     def warn(self, stacklevel: int = 3) -> None:
@@ -315,6 +315,7 @@ class TrustMixin(PerturbState):
                 found = calibrate(
                     np.zeros_like(effects),
                     effects,
+                    control=anchor.table_.control,
                     effects=effects,
                     together=np.eye(len(effects), dtype=bool),
                     base=anchor.table_.control.mean(0),
@@ -347,11 +348,13 @@ class TrustMixin(PerturbState):
             calibration = calibrate(
                 predicted[rows],
                 table.effects[rows],
+                control=table.control[rows],
                 effects=table.effects,
                 together=left_together(table, cls)[rows],
                 base=table.control.mean(0),
                 units=by[rows],
                 distances=distances[rows],
+                noise=SamplingNoise.of(table, rows, new_context=cls == "context"),
             )
             size, unsure = slope(table.effects[rows], predicted[rows], by[rows], prior=0.0)
             weight = SIZE_VARIANCE / (SIZE_VARIANCE + unsure**2)

@@ -356,7 +356,8 @@ def test_model_sees_training_cells_only_and_rows_find_their_places(script, noisy
             assert adata is case.cells and gene_embeddings is None
             self.genes = adata.var_names
 
-        def train(self, seed, enable_progress_bar):
+        def train(self, seed, embed, enable_progress_bar):
+            assert not embed
             assert seed == 5
 
         def predict_effect(self, perturbations, context):

@@ -153,7 +153,8 @@ def test_a_loss_stays_a_loss_where_a_stronger_baseline_is_undefined():
 
 def test_undefined_baselines_are_named_beside_unclear_and_missing_comparisons():
     scores = undefined(1.5)
-    scores.loc[(scores.metric == "pearson_delta") & (scores.method == "mean"), "value"] = 0.8
+    mean = (scores.metric == "pearson_delta") & (scores.method == "mean")
+    scores.loc[mean, "value"] = np.resize([0.79, 0.81], mean.sum())
     line = verdict(scores)["verdict"].iloc[1]
     assert "no clear difference" in line and line.endswith(
         "; as good but undefined here: no change (l2 1.500, model 2.000)."
@@ -169,6 +170,14 @@ def test_baselines_that_are_the_same_are_named_together():
     scores = claims(l2={"model": [1.0] * 8, "mean": [2.0] * 8, "kNN": [2.0 + 1e-12] * 8, "ridge": [3.0] * 8})
     row = verdict(scores).iloc[0]
     assert row["baseline"] == "mean" and "best baseline (mean = kNN) 2.000" in row["verdict"]
+
+
+def test_a_model_that_is_its_anchor_is_not_better_by_rounding():
+    n = np.arange(8.0)
+    row = verdict(table(model=list(2 + n), anchor=list(2 + n + 1e-4), other=list(3 + n))).iloc[0]
+    assert row["baseline"] == "anchor" and row["better"] == "unclear" and row["lower"] > 0
+    assert row["verdict"].endswith("best baseline (anchor) 5.500: the same prediction to 0.1% in each of 8 conditions.")
+    assert verdict(table(model=list(2 + n), anchor=list(2 + n + 0.1))).iloc[0]["better"] == "yes"
 
 
 def test_few_conditions_are_no_proof():

@@ -19,6 +19,8 @@ COLUMNS = [
     "method", "metric", "value", "baseline", "baseline_value", "improvement", "lower", "upper", "n_conditions",
     "better", "dynamic_range", "verdict", "p_value", "p_adjusted",
 ]  # fmt: skip
+SAME = 1e-3
+"""Scores that differ by less than this share of them in every condition are those of one prediction, read out twice."""
 FEW = 6
 """Fewer conditions than these make no interval that can be trusted: with five, one sign pattern in 16 is all alike."""
 
@@ -83,7 +85,8 @@ def verdict(
     perfect score the replicate ceiling covers; near 0 the metric can't tell anything on these data), ``verdict``, a
     sentence, ``p_value`` (the smallest ``1 - level`` at which the metric alone would exclude 0, no less than
     ``1 / (n_boot + 1)``) and ``p_adjusted`` (the same after Holm). Fewer than 6 conditions are always ``"unclear"``,
-    with the counts of wins, an interval of ``level`` and no p-values.
+    with the counts of wins, an interval of ``level`` and no p-values. So are scores that differ by less than 0.1 % in
+    every condition: a model that is its anchor differs from it by rounding.
 
     Raises
     ------
@@ -198,7 +201,9 @@ def _judge(
         else:
             rival = f"{joint_name(groups[c.baseline])}) {_number(c.baseline_value)}"
             line = f"{name}: {value}, best baseline ({rival}: "
-            if c.metric not in alphas:
+            if _same(c):
+                line += f"the same prediction to {SAME:.1%} in each of {len(c.gain)} conditions"
+            elif c.metric not in alphas:
                 line += f"better in {int((c.gain > 0).sum())} of {len(c.gain)} conditions, too few to tell"
             else:
                 better = "yes" if low > 0 else "no" if high < 0 else "unclear"
@@ -216,6 +221,11 @@ def _judge(
              high, c.n_conditions, better, c.dynamic_range, f"{line}.", *p_values.get(c.metric, (nan, nan)))
         )  # fmt: skip
     return rows
+
+
+def _same(c: _Comparison) -> bool:
+    """Whether model and baseline are one prediction: a model that is its anchor differs from it by rounding."""
+    return bool(len(c.gain)) and float(np.abs(c.gain).max()) < SAME * max(abs(c.value), abs(c.baseline_value))
 
 
 def _range(metric: str, wide: pd.DataFrame) -> float:

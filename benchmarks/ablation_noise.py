@@ -41,7 +41,7 @@ import perturb_doubles
 from _common import Columns, Run, parser, save, start
 from _noisy_settings import settings
 
-from scjepa.baselines import KernelEffect, _choosing, _noise, _selection
+from scjepa.baselines import KernelEffect, _choosing, _kernel_effect, _noise, _selection
 from scjepa.data import ConditionTable, condition_table
 
 NOISY = (
@@ -68,7 +68,7 @@ def patched(**constants: object) -> Iterator[None]:
     """Give constants of the anchor's files other values."""
     with ExitStack() as stack:
         for name, value in constants.items():
-            for room in (_noise, _selection, _choosing):
+            for room in (_noise, _selection, _choosing, _kernel_effect):
                 if hasattr(room, name):
                     stack.enter_context(patch.object(room, name, value))
         yield
@@ -79,8 +79,8 @@ def without_misfit(*args: object) -> float:
     return 0.0
 
 
-def geometric(errors: np.ndarray) -> np.ndarray:
-    """Return the logarithms of errors, cleared of nothing."""
+def geometric(errors: np.ndarray, absolute: float) -> np.ndarray:
+    """Return the logarithms of errors alone."""
     return np.log(errors + 1e-9 * errors.mean() + 1e-300)
 
 

@@ -117,7 +117,8 @@ class Chooser:
         grid, masks = self._grids[key], self._masks(cls, way, folds)
         if way == "context":
             return noise, among_contexts(grid, masks, noise, len(folds))
-        return noise, grid.mixture(masks)
+        # of a gene never perturbed little can be said, and most of an error is its effect: judge by relative errors
+        return noise, grid.mixture(masks, absolute=float(way != "unseen"))
 
     def _grid(self, folds: list[Fold], noise: NoiseModel, way: str) -> GridErrors:
         """Return errors of all candidates for what is left out in some way."""
@@ -146,6 +147,7 @@ class Chooser:
             n_components=self.n_components,
             use_context=self.use_context,
             use_plain=way == "context",
+            use_amplitudes=way != "unseen",  # the amplitude of a gene never perturbed is not known
         )
 
     def _masks(self, cls: str, way: str, folds: list[Fold]) -> list[np.ndarray]:

@@ -49,7 +49,8 @@ class KernelEffect(Baseline):
     Predictions are averaged over the candidates (link, kernel, :math:`\lambda`, by gene or not), each weighted by
     :math:`\exp(-r / 0.1)` where its score over left-out training rows is a share :math:`r` above the least. The score is the
     mean of :math:`\log(e_i + \bar e)`, :math:`e_i` being the squared error on the log-normalised scale and :math:`\bar e` the
-    least mean one: relative for large errors, absolute for small ones. The best 32 count at most, and only those that
+    least mean one: relative for large errors, absolute for small ones (for ``unseen`` genes :math:`\bar e` is left out, and
+    no kernel has amplitudes). The best 32 count at most, and only those that
     weigh a hundredth of the best or more. Which candidates do well depends on the question, so weights are found for
     each class of query rows:
 

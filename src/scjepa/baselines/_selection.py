@@ -115,7 +115,12 @@ class GridErrors:
         )
 
     def mixture(
-        self, masks: Sequence[np.ndarray], *, margin: float = 0.0, temperature: float = TEMPERATURE
+        self,
+        masks: Sequence[np.ndarray],
+        *,
+        margin: float = 0.0,
+        temperature: float = TEMPERATURE,
+        absolute: float = 1.0,
     ) -> dict[str, Any] | None:
         r"""Weigh the candidates by their error over the first of ``masks`` that has three left-out rows.
 
@@ -136,6 +141,8 @@ class GridErrors:
             the best one that does not.
         temperature
             How fast weights fall.
+        absolute
+            How many times the least mean error is added to errors; 0 judges all rows by relative errors.
 
         Returns
         -------
@@ -159,9 +166,7 @@ class GridErrors:
         if rows is None or tried is None:
             return None
         errors = tried.errors[rows]
-        logs = np.log(
-            errors + max(errors.mean(0).min(), 1e-9 * errors.mean()) + 1e-300
-        )  # of perfect ones there is none
+        logs = log_errors(errors, absolute)
         score = logs.mean(0)
         looks = np.array([CONTEXT in name for name in tried.kernels])
         if margin and looks.any() and not looks.all():
@@ -183,11 +188,9 @@ class GridErrors:
         return described(mixture, float(np.sqrt(errors.reshape(len(errors), -1)[:, order[0]]).mean()))
 
 
-def log_errors(errors: FloatArray) -> FloatArray:
-    """Return the logarithm of squared errors ``(rows, ...)`` plus the least mean over rows of any candidate."""
-    least = max(
-        float(errors.mean(0).min()), 1e-9 * float(errors.mean())
-    )  # of perfect predictions there is no logarithm
+def log_errors(errors: FloatArray, absolute: float) -> FloatArray:
+    """Return the logarithm of squared errors ``(rows, ...)`` plus ``absolute`` times the least mean one of a candidate."""
+    least = max(absolute * float(errors.mean(0).min()), 1e-9 * float(errors.mean()))  # a perfect one has no logarithm
     return np.asarray(np.log(errors + least + 1e-300))
 
 
@@ -334,6 +337,7 @@ def grid_errors(
     n_components: int,
     use_context: bool,
     use_plain: bool = True,
+    use_amplitudes: bool = True,
 ) -> GridErrors:
     """Return the squared error of every left-out row under every candidate.
 
@@ -361,13 +365,17 @@ def grid_errors(
         As in :class:`scjepa.baselines.KernelEffect`.
     use_plain
         Whether kernels that do not look at contexts are candidates where there are others.
+    use_amplitudes
+        Whether kernels with a prior variance of its own for every perturbation are candidates.
 
     Returns
     -------
     The candidates with their errors.
     """
     names = tuple(dict(joint_kernels(rows, rows, gram, n_components, use_context, noise.rows)))
-    spared = {name + end for name in SPARED for end in ("", CONTEXT) if name + AMPLITUDE in names}
+    spared = {name for name in names if AMPLITUDE in name}
+    if use_amplitudes:
+        spared = {name + end for name in SPARED for end in ("", CONTEXT) if name + AMPLITUDE in names}
     names = tuple(name for name in names if name not in spared)
     if not use_plain and any(CONTEXT in name for name in names):
         names = tuple(name for name in names if CONTEXT in name)

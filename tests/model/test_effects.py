@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 
 import anndata as ad
@@ -160,14 +161,16 @@ def test_a_class_that_cannot_be_left_out_goes_by_sampling_noise(doubles: list[st
     assert size(found[found["perturbation"] == "NULL"]) < 0.3 * size(found[found["perturbation"] == single])
 
 
-def test_profiles_cannot_tell_noise_and_abstain() -> None:
+def test_profiles_cannot_tell_noise_and_abstain(caplog) -> None:
     adata = screen()
     table = condition_table(adata, "perturbation", context_key="context")
     rows = [*zip(["+".join(a) for a in table.actions], table.contexts, table.perturbed, strict=True)]
     rows += [("control", c, table.control[table.contexts == c][0]) for c in ("state A", "state B")]
     obs = pd.DataFrame([r[:2] for r in rows], columns=["perturbation", "context"]).astype(str).rename(index=str)
     profiles = ad.AnnData(np.array([r[2] for r in rows], np.float32), obs=obs, var=adata.var.copy())
-    model = fitted(profiles, train={"holdout": ["state B"]})
+    with caplog.at_level(logging.INFO, logger="scjepa"):
+        model = fitted(profiles, train={"holdout": ["state B"]})
+    assert "too few cells per condition to know the sampling noise: all conditions are believed alike" in caplog.text
     single = next(p for p in sorted(model.trained_on_["perturbation"]) if "+" not in p)
     with pytest.warns(UserWarning, match="their effects are shrunken by a fixed rule; the model abstains on 1 of 1"):
         predicted = model.predict_perturbation(single, context="state B")

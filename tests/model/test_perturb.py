@@ -522,6 +522,11 @@ def test_diagnostics_tell_width_and_size(model: PerturbJEPA) -> None:
     table = model.get_diagnostics()
     assert 0.5 < table.loc["variance ratio", "value"] < 1.5
     assert 0.5 < table.loc["shift ratio", "value"] < 1.5
+    # two contexts can't tell whether control profiles say how they differ
+    assert np.isnan(table.loc["context slope", "value"]) and "+- inf" in table.loc["context slope", "expected"]
+    won = [f"network gain, {cls}" for cls in model.gate_gains_]
+    assert won == [name for name in table.index if name.startswith("network gain")]
+    assert all(0 < table.loc[name, "value"] <= 1 for name in won)
 
 
 def test_backed_query_is_refused(model: PerturbJEPA, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ class EffectsMixin(PredictionMixin):
                         break
                     total += shift.sum(0).cpu().numpy()
             effect[i] = np.clip(control[i] + total / n, 0, upper[i]) - control[i]  # as predicted cells are
-        trust = self._trust(self._question_table(questions, control), effect, network)
+        trust = self._trust(self._question_table(questions, control), effect, network, intervals=True)
         assert trust is not None  # there is an anchor
         trust.warn()
         half = trust.half_widths(effect, control, float(level))

@@ -321,4 +321,21 @@ class PerturbJEPA(ReliabilityMixin, GateMixin, TransferMixin, EmbeddingMixin, Ef
             value = float(np.mean(values)) if values else float("nan")
             verdict = "ok" if 0.7 < value < 1.3 else "check"
             rows.append((name, value, "0.7 to 1.3 on training conditions, predicted over true", verdict))
+        return rows + self._context_diagnostics()
+
+    def _context_diagnostics(self) -> list[tuple[str, float, str, str]]:
+        """Add what the network won on left-out conditions, and whether control profiles tell how contexts differ."""
+        rows = [
+            (
+                f"network gain, {cls}",
+                gain,
+                "above 0: share of the anchor's left-out error that the network takes off",
+                "ok",
+            )
+            for cls, gain in self.gate_gains_.items()
+        ]
+        report = self.anchor_.context_report() if isinstance(self.anchor_, KernelEffect) else None
+        if report is not None:
+            expected = f"1: control profiles tell how contexts differ; 0: they don't (+- {report.error:.2f})"
+            rows.append(("context slope", report.slope, expected, "check" if report.note else "ok"))
         return rows

@@ -234,6 +234,13 @@ class PerturbTrainingMixin(PerturbState):
         table = self._with_reference(condition_means(matrix.values, known, tuple(self.var_names)))
         self.anchor_ = self._new_anchor()
         self.base_anchor_ = self.anchor_
+        if table.variance is None:
+            logger.info(
+                "too few cells per condition to know the sampling noise: %s.",
+                "in new contexts the spread between contexts stands for it, elsewhere conditions are believed alike"
+                if len(set(table.contexts)) > 1
+                else "all conditions are believed alike",
+            )
         if self.anchor_ is not None:
             self.anchor_.fit(table)
             if isinstance(self.anchor_, KernelEffect) and len(set(known.contexts)) > 1:

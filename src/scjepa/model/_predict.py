@@ -285,7 +285,7 @@ class PredictionMixin(TrustMixin):
         control = np.stack([control_mean[q.context] for q in questions])
         moved = [x[ends[i] : ends[i + 1]].mean(0) - cells[q.context].mean(0) for i, q in enumerate(questions)]
         table = self._question_table(questions, control)
-        trust = self._trust(table, np.stack(moved).astype(np.float64), network)
+        trust = self._trust(table, np.stack(moved).astype(np.float64), network, intervals=False)
         if trust is not None:
             trust.warn()
         obs = pd.concat([self._describe(q, adata.obs_names[chosen[q.context]]) for q in questions])

@@ -129,7 +129,9 @@ class TrustMixin(PerturbState):
 
     _calibrations: WeakKeyDictionary | None = None
 
-    def _trust(self, table: ConditionTable, effect: FloatArray, network: FloatArray) -> Trust | None:
+    def _trust(
+        self, table: ConditionTable, effect: FloatArray, network: FloatArray, *, intervals: bool
+    ) -> Trust | None:
         """Return what is known of answers; None for models that have no anchor to leave conditions out of.
 
         Parameters
@@ -140,6 +142,8 @@ class TrustMixin(PerturbState):
             ``(m, genes)`` predicted effects.
         network
             ``(m,)`` share of the network's correction in them.
+        intervals
+            Whether intervals are wanted; without them, conditions that were trained on need not be left out.
         """
         if self.anchor_ is None or self.base_anchor_ is None or self.joint_:
             return None
@@ -175,6 +179,9 @@ class TrustMixin(PerturbState):
                 for combined in (False, True):
                     rows = mine[(classes[mine] == cls) & (many[mine] == combined)]
                     if not len(rows):
+                        continue
+                    if trained[rows].all() and not intervals:
+                        support[rows] = "trained"
                         continue
                     found, own = self._calibration(anchor, str(cls), combined)
                     parts.append((rows, found.calibration))

@@ -15,7 +15,6 @@ genes                           one strength for all genes
 score                           geometric mean of errors over rows, as in 0.1
 nothing left out                effects are hardly shrunken, as in 0.1
 contexts must earn their place  kernels that look at control profiles compete like others
-broad where contexts differ     few contexts that differ choose as sharply as many
 two contexts                    of two training contexts nothing looks at control profiles
 =============================  =========================================================================================
 
@@ -103,7 +102,6 @@ def parts() -> dict[str, tuple[Callable[[ConditionTable], ConditionTable], dict[
         "score": (same, {"log_errors": geometric}),
         "nothing left out": (same, {"unjudged": barely}),
         "contexts must earn their place": (same, {"MARGIN": 0.0}),
-        "broad where contexts differ": (same, {"BROAD": 0.0}),
         "two contexts": (same, {"OF_TWO": 0.0}),
     }
 

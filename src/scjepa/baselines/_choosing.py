@@ -12,7 +12,6 @@ from scjepa._types import FloatArray
 from scjepa.baselines._folds import folds_of, supported_rows
 from scjepa.baselines._noise import Fold, NoiseModel, misfit, noise_model, sampling_noise_alone
 from scjepa.baselines._selection import (
-    BROAD,
     CONTEXT,
     MARGIN,
     OF_TWO,
@@ -116,7 +115,7 @@ class Chooser:
             self._grids[key] = self._grid(folds, noise, way)
         grid, masks = self._grids[key], self._masks(cls, way, folds)
         if way == "context":
-            return noise, among_contexts(grid, masks, noise, len(folds))
+            return noise, among_contexts(grid, masks, len(folds))
         # of a gene never perturbed little can be said, and most of an error is its effect: judge by relative errors
         return noise, grid.mixture(masks, absolute=float(way != "unseen"))
 
@@ -162,25 +161,21 @@ class Chooser:
         return [alone & of_class, seen & of_class, seen]
 
 
-def among_contexts(grid: GridErrors, masks: list[np.ndarray], noise: NoiseModel, n_folds: int) -> dict[str, Any] | None:
+def among_contexts(grid: GridErrors, masks: list[np.ndarray], n_folds: int) -> dict[str, Any] | None:
     """Return the pick for new contexts, with mixtures of candidates that look at contexts and of those that do not.
 
-    Kernels that look at control profiles must be better by ``MARGIN`` standard errors over left-out contexts. The less
-    of the difference between contexts is noise, and the fewer they are, the more candidates are averaged. The mixture
-    without contexts, for the cautious mode, averages still more, half of it without a link.
+    Kernels that look at control profiles must be better by ``MARGIN`` standard errors over left-out contexts. The mixture
+    without contexts, for the cautious mode, averages more candidates the fewer contexts there are, half of it without a
+    link.
 
     Parameters
     ----------
     grid, masks
         Errors of candidates, and rows to choose by.
-    noise
-        Of the training rows.
     n_folds
         Number of parts that contexts were left out in.
     """
-    far = noise.misfit / max(float(noise.rows.mean()), 1e-12) if noise.by_gene else 0.0
-    broad = max(TEMPERATURE, BROAD / n_folds * far / (1 + far))
-    found = grid.mixture(masks, margin=MARGIN, temperature=broad)
+    found = grid.mixture(masks, margin=MARGIN)
     if found is None:
         return None
     looking = grid.only(context=True)

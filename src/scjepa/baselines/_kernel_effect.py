@@ -73,8 +73,7 @@ class KernelEffect(Baseline):
 
     *New contexts.* A kernel that looks at control profiles must be better than the best one that does not by three
     quarters of a standard error over left-out contexts; of two training contexts, which can't tell, three tenths of the
-    prediction do. Fewer contexts that differ more beyond noise are averaged over more candidates. See
-    :meth:`context_report`.
+    prediction do. See :meth:`context_report`.
 
     Parameters
     ----------

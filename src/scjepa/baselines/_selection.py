@@ -26,8 +26,6 @@ CONTEXT = " x context"
 """Behind the name of a kernel whose effects depend on the control profile."""
 MARGIN = 0.75
 """By how many standard errors over left-out contexts such a kernel must be better than the best one without."""
-BROAD = 0.5
-"""Few left-out contexts that differ far beyond noise choose badly: the temperature is at least so much over their number."""
 OF_TWO = 0.3
 """With two training contexts no context kernel can be tried; so much of the prediction looks at contexts nevertheless."""
 SPARED = ("additive", "additive+rbf")

@@ -42,7 +42,7 @@ class KernelEffect(Baseline):
     beyond noise (:func:`scjepa.baselines._noise.misfit`); for new contexts rows of one context share the noise of their
     controls. Kernels with ``"~"`` behind their name give every perturbation a prior variance of its own, so that strong
     and null ones are not shrunken alike (:func:`scjepa.baselines._noise.amplitudes`); of ``additive`` and
-    ``additive+rbf`` only these are candidates. And candidates with strengths
+    ``additive+rbf`` only these are candidates, where cells tell. And candidates with strengths
     :math:`\lambda_g` that differ between genes shrink noisy genes more (:func:`scjepa.baselines._noise.gene_steps`). In
     tables of profiles :math:`S` is the identity, and the spread between contexts is the only noise that can be seen.
 

@@ -29,7 +29,7 @@ MARGIN = 0.75
 OF_TWO = 0.3
 """With two training contexts no context kernel can be tried; so much of the prediction looks at contexts nevertheless."""
 SPARED = ("additive", "additive+rbf")
-"""Kernels that are not tried where there are those with amplitudes: they never made a difference."""
+"""Kernels that are not tried where there are those with amplitudes, told from noise by cells: they never made a difference."""
 UNTRIED_COMBINATIONS = ((0.03, "additive", 0.3, 0.5), (0.03, "components", 0.3, 0.5))
 """Link, kernel, strength and weight for combinations when too few left-out combinations of measured singles can tell:
 sums of single effects, shrunken, averaged with a prediction from their components (better than sums alone on two
@@ -373,7 +373,8 @@ def grid_errors(
     names = tuple(dict(joint_kernels(rows, rows, gram, n_components, use_context, noise.rows)))
     spared = {name for name in names if AMPLITUDE in name}
     if use_amplitudes:
-        spared = {name + end for name in SPARED for end in ("", CONTEXT) if name + AMPLITUDE in names}
+        able = SPARED if noise.by_gene else ()
+        spared = {name + end for name in able for end in ("", CONTEXT) if name + AMPLITUDE in names}
     names = tuple(name for name in names if name not in spared)
     if not use_plain and any(CONTEXT in name for name in names):
         names = tuple(name for name in names if CONTEXT in name)

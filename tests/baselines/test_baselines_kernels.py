@@ -311,7 +311,7 @@ def context_grid(plain, looking):
     return GridErrors((None,), ("additive", "additive" + CONTEXT), (1.0,), errors, np.arange(4))
 
 
-def test_kernels_that_look_at_contexts_must_win_by_half_a_standard_error():
+def test_kernels_that_look_at_contexts_must_win_by_a_margin():
     names = lambda grid, **kw: [
         entry[1] for entry in grid.mixture([np.ones(4, bool)], temperature=1e-3, **kw)["mixture"]
     ]

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from scjepa.baselines._base import table_from_state, table_state
 from scjepa.data import CellGroups, ConditionTable, condition_means, condition_table, group_cells
 
 
@@ -192,6 +193,130 @@ def test_control_means_are_batch_weighted() -> None:
     # a batch effect alone is no effect of the perturbation
     table = condition_means(np.eye(6)[batches], groups)
     np.testing.assert_allclose(table.effects, 0, atol=1e-12)
+
+
+# ---------------------------------------------------------------- what there is of noise
+def noisy(seed: int = 4, n: int = 160) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Values, labels, contexts and batches; batches and contexts shift the values."""
+    rng = np.random.default_rng(seed)
+    labels, contexts = rng.choice(["control", "control", "A", "B"], n), rng.choice(["x", "y"], n)
+    batches = rng.integers(0, 3, n)
+    x = rng.gamma(1.0, 1.0, (n, 5)) * rng.integers(0, 2, (n, 5)) + batches[:, None] + 3 * (contexts == "y")[:, None]
+    return x, labels, contexts, batches
+
+
+def test_variance_is_pooled_within_conditions_and_batches_of_controls() -> None:
+    x, labels, contexts, batches = noisy()
+    got = condition_means(x, group_cells(labels, contexts=contexts, batches=batches))
+    control = labels == "control"
+    groups = [x[(labels == p) & (contexts == c)] for p in "AB" for c in "xy"]
+    groups += [x[control & (contexts == c) & (batches == b)] for c in "xy" for b in range(3)]
+    assert sum(map(len, groups)) == len(x)
+    squares = sum(((g - g.mean(0)) ** 2).sum(0) for g in groups)
+    np.testing.assert_allclose(got.variance, squares / (len(x) - len(groups)), rtol=1e-10)
+    # cells of conditions differ between batches too, and that is part of what is unknown of their mean
+    without = condition_means(x, group_cells(labels, contexts=contexts))
+    groups[4:] = [x[control & (contexts == c)] for c in "xy"]
+    squares = sum(((g - g.mean(0)) ** 2).sum(0) for g in groups)
+    np.testing.assert_allclose(without.variance, squares / (len(x) - 6), rtol=1e-10)
+    assert (without.variance > got.variance).all()
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix, sp.csr_array])
+@pytest.mark.parametrize("block", [8192, 7])
+def test_variance_of_sparse_cells_is_that_of_dense_ones(form, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, labels, contexts, batches = noisy()
+    groups = group_cells(labels, contexts=contexts, batches=batches)
+    expected = condition_means(x, groups).variance
+    monkeypatch.setattr("scjepa.data._conditions.BLOCK", block)
+    np.testing.assert_allclose(condition_means(form(x), groups).variance, expected, rtol=1e-10)
+    np.testing.assert_allclose(condition_means(x, groups).variance, expected, rtol=1e-10)
+    np.testing.assert_allclose(condition_means(form(x.astype(np.float32)), groups).variance, expected, rtol=1e-5)
+
+
+def test_noise_does_not_depend_on_the_order_of_cells() -> None:
+    x, labels, contexts, batches = noisy()
+    order = np.random.default_rng(0).permutation(len(x))
+    got = condition_means(x, group_cells(labels, contexts=contexts, batches=batches))
+    other = condition_means(x[order], group_cells(labels[order], contexts=contexts[order], batches=batches[order]))
+    np.testing.assert_allclose(other.variance, got.variance, rtol=1e-10)
+    np.testing.assert_allclose(other.n_controls, got.n_controls, rtol=1e-10)
+
+
+def test_only_cells_in_use_count_for_the_variance() -> None:
+    x, labels, contexts, _ = noisy()
+    groups = group_cells(labels, contexts=contexts)
+    some = np.random.default_rng(0).random(len(x)) < 0.6
+    kept = condition_means(x[some], group_cells(labels[some], contexts=contexts[some]))
+    np.testing.assert_allclose(condition_means(x, groups.within(some)).variance, kept.variance, rtol=1e-10)
+    # a context of which only controls are left takes no part
+    alone = group_cells(np.where((contexts == "y") & (labels != "control"), "control", labels), contexts=contexts)
+    first = contexts == "x"
+    kept = condition_means(x[first], group_cells(labels[first]))
+    np.testing.assert_allclose(condition_means(x, alone).variance, kept.variance, rtol=1e-10)
+
+
+def test_constant_genes_have_no_variance() -> None:
+    x, labels, contexts, batches = noisy()
+    x[:, 0] = 7.123456789 + (contexts == "y")
+    got = condition_means(x, group_cells(labels, contexts=contexts, batches=batches)).variance
+    assert 0 <= got[0] < 1e-10 and (got[1:] > 0.1).all()
+
+
+def test_variance_is_unknown_below_twenty_degrees_of_freedom() -> None:
+    labels = ["control"] * 12 + ["A"] * 10
+    x = np.random.default_rng(0).random((22, 3))
+    assert condition_means(x, group_cells(labels)).variance is not None  # 22 cells in two groups
+    assert condition_means(x[1:], group_cells(labels[1:])).variance is None
+    batches = np.array([0] * 11 + [1] + [0] * 10)
+    assert condition_means(x, group_cells(labels, batches=batches)).variance is None  # in three groups
+    profiles = condition_means(np.ones((40, 3)), group_cells(["control"] + [f"p{i}" for i in range(39)]))
+    assert profiles.variance is None and profiles.n_controls.tolist() == [1.0] * 39
+
+
+def test_effective_number_of_controls_by_hand() -> None:
+    """A: 3 of 4 cells in batch 0 (2 controls), 1 in batch 1 (1 control). Weights 3/8, 3/8, 1/4: 1 / sum of squares."""
+    labels = ["control"] * 4 + ["A"] * 4 + ["B"]
+    groups = group_cells(labels, batches=np.array([0, 0, 1, 2, 0, 0, 0, 1, 2]))
+    got = condition_means(np.ones((9, 1)), groups)
+    np.testing.assert_allclose(got.n_controls, [1 / (2 * 9 / 64 + 1 / 16), 1.0])
+    by_cell = [1 / (groups.control_weights(i)[1] ** 2).sum() for i in range(2)]
+    np.testing.assert_allclose(got.n_controls, by_cell)
+    assert condition_means(np.ones((9, 1)), group_cells(labels)).n_controls.tolist() == [4.0, 4.0]  # all alike
+
+
+def test_effective_controls_say_how_noisy_the_control_mean_is() -> None:
+    """The variance of the control profile is that of a cell over them."""
+    rng = np.random.default_rng(0)
+    labels = np.array(["control"] * 40 + ["A"] * 8)
+    batches = np.r_[np.repeat([0, 1], [35, 5]), np.repeat([0, 1], [2, 6])]
+    groups = group_cells(labels, batches=batches)
+    got = condition_means(rng.normal(size=(48, 20_000)), groups)
+    assert got.control.var() == pytest.approx(1 / got.n_controls[0], rel=0.05)
+    assert got.n_controls[0] < 10
+    assert got.variance.mean() == pytest.approx(1, rel=0.01)
+
+
+def test_rows_keep_the_noise() -> None:
+    x, labels, contexts, batches = noisy()
+    got = condition_means(x, group_cells(labels, contexts=contexts, batches=batches))
+    part = got.rows([3, 0])
+    assert part.n_controls.tolist() == got.n_controls[[3, 0]].tolist() and len(set(got.n_controls)) > 1
+    assert part.variance is got.variance
+    mask = got.rows(np.array([True, False, False, True]))
+    assert mask.n_controls.tolist() == got.n_controls[[0, 3]].tolist()
+    assert table().rows([0]).n_controls is None and table().rows([0]).variance is None
+
+
+def test_tables_written_as_plain_data_keep_the_noise() -> None:
+    x, labels, contexts, batches = noisy()
+    got = condition_means(x, group_cells(labels, contexts=contexts, batches=batches))
+    again = table_from_state(table_state(got))
+    np.testing.assert_array_equal(again.variance, got.variance)
+    np.testing.assert_array_equal(again.n_controls, got.n_controls)
+    bare = table_state(table())
+    assert "variance" not in bare and "n_controls" not in bare
+    assert table_from_state(bare).variance is None and table_from_state(bare).n_controls is None
 
 
 def table() -> ConditionTable:

@@ -13,6 +13,8 @@ import torch
 
 import scjepa
 from scjepa import ExpressionJEPA, PerturbJEPA
+from scjepa.data import ConditionTable, condition_means, group_cells
+from scjepa.model._transfer import joined
 from scjepa.train import OnlyRows
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -416,3 +418,55 @@ def test_only_rows_masks_gradients_and_undoes_decay() -> None:
     assert parameter[0] < 1  # weight decay moved it
     callback.on_train_batch_end(None, holder)
     assert parameter[[0, 2]].tolist() == [1.0, 1.0] and parameter[1] < 1
+
+
+# ---------------------------------------------------------------- conditions of both
+def conditions(labels: str, n: list[int], **columns) -> ConditionTable:
+    m = len(labels)
+    return ConditionTable(
+        tuple((label,) for label in labels),
+        np.array(["x"] * m, dtype=object),
+        np.zeros((m, 2)),
+        np.ones((m, 2)),
+        np.array(n),
+        **columns,
+    )
+
+
+def test_joined_conditions_pool_their_noise_by_cells() -> None:
+    first = conditions("AB", [10, 20], variance=np.array([1.0, 4.0]), n_controls=np.array([5.0, 6.0]))
+    second = conditions("BC", [60, 30], variance=np.array([3.0, 0.0]), n_controls=np.array([7.0, 8.0]))
+    both = joined(first, second)
+    assert both.actions == (("A",), ("B",), ("C",)) and both.n_cells.tolist() == [10, 80, 30]
+    np.testing.assert_allclose(both.variance, [0.25 * 1 + 0.75 * 3, 0.25 * 4])  # 30 of 120 cells and 90
+    assert both.n_controls.tolist() == [5, 6 + 7, 8]
+    assert first.variance.tolist() == [1, 4] and first.n_controls.tolist() == [5, 6]  # not written into
+    other = joined(second, first)
+    np.testing.assert_allclose(other.variance, both.variance)
+    assert dict(zip(other.actions, other.n_controls, strict=True)) == dict(
+        zip(both.actions, both.n_controls, strict=True)
+    )
+
+
+@pytest.mark.parametrize("lacks", [0, 1])
+def test_noise_that_one_of_both_does_not_know_is_unknown(lacks: int) -> None:
+    parts = [
+        conditions("AB", [10, 20], variance=np.ones(2), n_controls=np.array([5.0, 6.0])),
+        conditions("BC", [60, 30], variance=np.ones(2), n_controls=np.array([5.0, 6.0])),
+    ]
+    parts[lacks] = conditions(("AB", "BC")[lacks], [10, 20])
+    both = joined(*parts)
+    assert both.variance is None and both.n_controls is None
+    assert both.perturbed.shape == (3, 2)
+
+
+def test_joined_halves_of_a_screen_are_the_screen() -> None:
+    """Cells of every group dealt to two halves: means and counts are those of all cells, the variance nearly."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["control", "A", "B"], 400)
+    x, half = rng.gamma(1.0, 1.0, (1200, 6)), np.arange(1200) % 2 == 0
+    whole = condition_means(x, group_cells(labels))
+    both = joined(*(condition_means(x[part], group_cells(labels[part])) for part in (half, ~half)))
+    for name in ("control", "perturbed", "n_cells", "n_controls"):
+        np.testing.assert_allclose(getattr(both, name), getattr(whole, name), rtol=1e-10)
+    np.testing.assert_allclose(both.variance, whole.variance, rtol=0.01)

@@ -100,6 +100,7 @@ class Chooser:
                 found = untried_combinations(self.links, self.strengths, n_columns=columns, by_gene=noise.by_gene)
             else:
                 found = unjudged(self.links, self.strengths, rows=self.rows, gram=self.gram, noise=noise)
+                noise = sampling_noise_alone(noise)  # as predictions take it, see noise_of
         return {**found, "basis": basis, "misfit": float(noise.misfit)}
 
     def _judged(self, cls: str, way: str) -> tuple[NoiseModel, dict[str, Any] | None]:

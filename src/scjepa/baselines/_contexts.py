@@ -24,7 +24,8 @@ class ContextReport:
         Number of training contexts.
     slope, error
         Regression of left-out effects on what the control profile adds to the prediction: 1, it is right; 0, it says
-        nothing. And its standard error; NaN and infinity where two contexts can't tell.
+        nothing. And its standard error; NaN and infinity where two contexts can't tell, or where no prediction looks at
+        control profiles.
     share
         The slope shrunken by its reliability, 0 to 1: what the cautious mode takes of it.
     misfit_to_noise
@@ -45,7 +46,7 @@ class ContextReport:
             return ""
         told = f"slope {self.slope:.2f} +- {self.error:.2f}, 1 where they do, 0 where they say nothing"
         if not np.isfinite(self.error):
-            told = "two contexts can't tell"
+            told = "two contexts can't tell" if self.contexts == 2 else "no prediction looks at them"
         return (
             f"the {self.contexts} training contexts differ {self.misfit_to_noise:.1f} times beyond sampling noise, and their "
             f"control profiles do not tell how ({told}): effects in a new context may differ as much"

@@ -62,12 +62,12 @@ def single_components(design: FloatArray, gram: FloatArray, n_components: int) -
     """
     out = np.zeros((design.shape[1], n_components))
     seen = np.flatnonzero(np.abs(design).sum(0) > 0)
-    a = design[:, seen]
-    hat = np.linalg.solve(a @ a.T + np.eye(len(a)), a).T
-    hat -= hat.mean(0)
     k = min(n_components, len(seen))
     if not k:
         return out
+    a = design[:, seen]
+    hat = np.linalg.solve(a @ a.T + np.eye(len(a)), a).T
+    hat -= hat.mean(0)
     values, vectors = scipy.linalg.eigh(hat @ gram @ hat.T, subset_by_index=[len(seen) - k, len(seen) - 1])
     scores = vectors * np.sqrt(np.maximum(values, 0))
     length = np.linalg.norm(scores, axis=1).mean()

@@ -214,7 +214,7 @@ def amplitudes(design: FloatArray, gram: FloatArray, noise: FloatArray) -> tuple
     """
     weight = 1 / np.maximum(noise, 1e-12)
     inner = design.T @ (weight[:, None] * design)
-    ridge = 1e-3 * np.trace(inner) / max(len(inner), 1)
+    ridge = 1e-3 * np.trace(inner) / max(len(inner), 1) or 1.0  # rows of dose zero only have an empty design
     hat = np.linalg.solve(inner + ridge * np.eye(len(inner)), design.T * weight)
     square = np.maximum(((hat @ gram) * hat).sum(1) - hat**2 @ noise, 0)
     seen = (design != 0).any(0)

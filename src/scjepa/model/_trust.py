@@ -92,8 +92,8 @@ class Trust:
             out[rows] = calibration.half_widths(effect[rows], control[rows], self.distance[rows], level)
         return out
 
-    def warn(self, stacklevel: int = 3) -> None:
-        """Say what the reader of a prediction should know."""
+    def warn(self, stacklevel: int = 2) -> None:
+        """Say what the reader of a prediction should know, at the line that called the caller of this."""
         if self.note:
             warnings.warn(self.note, UserWarning, stacklevel=stacklevel + 1)
 

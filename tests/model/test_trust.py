@@ -252,7 +252,7 @@ def test_another_anchor_than_the_kernel_has_no_basis(doubles: list[str]) -> None
     model = fitted(screen(), train={"holdout": doubles[:2]}, anchor="ridge")
     predicted, (said,) = asked(model, doubles[0])
     assert set(record(predicted)["conditions"]["basis"]) == {"none"}
-    assert "their effects are shrunken by a fixed rule" in str(said.message)
+    assert "The anchor 'ridge' does not judge by left-out conditions how large effects should be" in str(said.message)
 
 
 # ---------------------------------------------------------------- abstention

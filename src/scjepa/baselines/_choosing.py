@@ -28,6 +28,8 @@ from scjepa.data import ConditionTable
 
 MAX_VALUES, SELECTION_GENES = 1_000_000, 1_000
 """Above so many values (conditions x genes) candidates are compared on the most variable genes only, and on how many."""
+FEW_KNOWN = 3
+"""Up to so many contexts, kernels that do not look at them are candidates for questions about known contexts too."""
 SELECTION_ROWS = 1_000
 """They are compared on at most this many conditions."""
 
@@ -146,7 +148,8 @@ class Chooser:
             strengths=strengths,
             n_components=self.n_components,
             use_context=self.use_context,
-            use_plain=way == "context",
+            # among few contexts the kernel that looks at them carries next to nothing from one to another: of two, nothing
+            use_plain=way == "context" or (way == "condition" and len(set(self.rows.contexts)) <= FEW_KNOWN),
             use_amplitudes=way != "unseen",  # the amplitude of a gene never perturbed is not known
         )
 

@@ -73,7 +73,8 @@ class KernelEffect(Baseline):
 
     *New contexts.* A kernel that looks at control profiles must be better than the best one that does not by three
     quarters of a standard error over left-out contexts; of two training contexts, which can't tell, three tenths of the
-    prediction do. See :meth:`context_report`.
+    prediction do. See :meth:`context_report`. For questions about known contexts kernels that don't look at control profiles
+    are candidates beside the others where there are two or three contexts, between which those carry little.
 
     Parameters
     ----------

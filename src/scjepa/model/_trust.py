@@ -226,7 +226,10 @@ class TrustMixin(PerturbState):
         """Write down, with numbers, what the reader of predictions should know before using them."""
         said, m = [], len(classes)
         unjudged = (basis != "left out") & ~trained & (classes != "")
-        if unjudged.any():
+        if unjudged.any() and not isinstance(self.anchor_, KernelEffect):
+            name = getattr(self.anchor_, "name", "anchor")
+            said.append(f"the anchor {name!r} does not judge by left-out conditions how large effects should be")
+        elif unjudged.any():
             n = len(set(self._reference_table().contexts.astype(str)))  # type: ignore[union-attr]
             why = {
                 "context": f"of a context never trained on, after training in {n} context{'s' * (n > 1)}",
@@ -235,7 +238,11 @@ class TrustMixin(PerturbState):
                 "unseen": "genes never perturbed, after training on fewer than three",
             }
             reasons = "; ".join(why[c] for c in dict.fromkeys(classes[unjudged]))
-            how = "sampling noise alone" if (basis[unjudged] == "sampling noise").all() else "a fixed rule"
+            noise = basis[unjudged] == "sampling noise"
+            fixed = ~noise | (classes[unjudged] == "combination")
+            how = "a fixed rule" if fixed.any() else "sampling noise alone"
+            if fixed.any() and noise.any():
+                how += " and sampling noise"
             said.append(
                 f"no training condition could be left out that is like {int(unjudged.sum())} of {m} predicted conditions "
                 f"({reasons}): their effects are shrunken by {how}"

@@ -185,29 +185,23 @@ class TrustMixin(PerturbState):
                         continue
                     found, own = self._calibration(anchor, str(cls), combined)
                     parts.append((rows, found.calibration))
-                    beyond = distance[rows] > BEYOND * found.calibration.farthest
-                    beyond |= (cls == "unseen") & (distance[rows] > UNKNOWN)
-                    far = ~trained[rows] & (beyond | (not own))
-                    support[rows] = np.where(trained[rows], "trained", np.where(far, "far", "near"))
-                    gain = expected_gain(effect[rows], found.slope, found.error)
-                    poor = beyond | (gain < LEAST_GAIN)
-                    if not own:
-                        noise = self._noise_alone(anchor, basis[rows[0]])
-                        poor = (
-                            expected_gain(effect[rows], 1.0, noise) < LEAST_GAIN if noise else np.ones(len(rows), bool)
-                        )
-                    abstain[rows] = ~trained[rows] & poor
+                    far = distance[rows] > BEYOND * found.calibration.farthest
+                    far |= (cls == "unseen") & (distance[rows] > UNKNOWN)
+                    size, error = (found.slope, found.error) if own else self._noise_alone(anchor, basis[rows[0]])
+                    poor = expected_gain(effect[rows], size, error) < LEAST_GAIN
+                    support[rows] = np.where(trained[rows], "trained", np.where(far | (not own), "far", "near"))
+                    abstain[rows] = ~trained[rows] & (poor | (far & own))
         few = trained & (seen.n_cells[np.maximum(place, 0)] < FEW_CELLS) & (seen.variance is not None)
         abstain |= few
         note = self._note(classes, basis, abstain, trained, int(few.sum()))
         return Trust(basis, support, abstain, distance, parts, note)
 
     @staticmethod
-    def _noise_alone(anchor: Baseline, basis: str) -> float | None:
-        """Return the mean noise of training effects where that alone judges predictions, else None."""
+    def _noise_alone(anchor: Baseline, basis: str) -> tuple[float, float]:
+        """Return slope and error of predictions that nothing judges but the mean noise of training effects, if that."""
         seen = anchor.table_
         noise = effect_noise(seen.variance, seen.n_cells, seen.n_controls)
-        return float(noise.mean()) if basis == "sampling noise" and noise is not None else None
+        return (1.0, float(noise.mean())) if basis == "sampling noise" and noise is not None else (0.0, 1.0)
 
     def _reliability_of_training(self) -> dict[str, float | int]:
         """Return how much of the measured training effects is not noise: median, number near zero, number of conditions."""

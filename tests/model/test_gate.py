@@ -57,6 +57,21 @@ def test_what_the_units_do_not_agree_on_is_shrunken_by_hand() -> None:
     assert weigh(rows).share == pytest.approx(estimate * 0.16 / (0.16 + variance))
 
 
+def test_what_buys_next_to_nothing_is_not_asked() -> None:
+    """Of what is missing the network adds a part at a right angle to most of it: the slope is .5, the gain 2 %."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(40):
+        added, other = rng.normal(size=20), rng.normal(size=20)
+        other -= (other @ added) / (added @ added) * added
+        other *= 3.4 * np.linalg.norm(added) / np.linalg.norm(other)
+        rows.append(Evidence("context", str(i), 0.5 * added + other, added))
+    assert weigh(rows) == (0.0, 0.0)
+    nearer = [e._replace(missing=0.5 * e.added + (e.missing - 0.5 * e.added) / 2) for e in rows]
+    assert weigh(nearer).share == pytest.approx(0.5, abs=1e-6)
+    assert weigh(nearer).gain == pytest.approx(0.25 / (0.25 + 1.7**2), rel=1e-3)
+
+
 def test_errors_are_cleared_of_noise() -> None:
     """Where the anchor misses nothing but noise the network has nothing to win; what it wins is not diluted by noise."""
     rows = evidence(0.5, 6)

@@ -28,6 +28,8 @@ SPREAD = 0.4
 LEAST_GATE, MOST_GATE = 0.2, 0.7
 """Smaller gates are closed: what they buy is less than what is known of them. Larger ones are not believed: left-out
 networks correct an anchor that lacks what was left out too, and so find more to do than the network in use will."""
+LEAST_GAIN = 0.05
+"""A network that takes less than so much off the anchor's squared error of left-out conditions is not asked."""
 FEW = 5
 """With fewer left-out conditions the anchors' own left-out errors decide whether the network is asked in known contexts."""
 SETS_PER_STEP = 4
@@ -101,8 +103,8 @@ def weigh(evidence: list[Evidence]) -> Gate:
     :math:`1/\sqrt{e_i + \bar e}`, with :math:`e_i` its squared error less the sampling noise in it and :math:`\bar e` their mean:
     neither the largest conditions nor those that are all noise decide alone. Rows of one unit (a combination in all its
     contexts, else a condition) are not independent, so the standard error is a jackknife over units. The estimate is
-    shrunken toward 0, the anchor alone, by its precision; 0 also where nothing could be left out, and where no error is
-    left besides noise.
+    shrunken toward 0, the anchor alone, by its precision; 0 also where nothing could be left out, where no error is left
+    besides noise, and where the network takes less than 5 % off it.
 
     Parameters
     ----------
@@ -144,7 +146,7 @@ def weigh(evidence: list[Evidence]) -> Gate:
         return Gate(0.0, 0.0)
     left = length - 2 * share * inner + share**2 * square
     gain = 1 - (weight * (left - noise)).sum() / max(float((weight * (length - noise)).sum()), 1e-12)
-    return Gate(share, float(gain)) if gain > 0 else Gate(0.0, 0.0)
+    return Gate(share, float(gain)) if gain >= LEAST_GAIN else Gate(0.0, 0.0)
 
 
 def gate_folds(table: ConditionTable) -> list[tuple[str, np.ndarray]]:

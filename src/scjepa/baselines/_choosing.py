@@ -120,7 +120,13 @@ class Chooser:
         if way == "context":
             return noise, among_contexts(grid, masks, len(folds))
         # of a gene never perturbed little can be said, and most of an error is its effect: judge by relative errors
-        return noise, grid.mixture(masks, absolute=float(way != "unseen"))
+        found = grid.mixture(masks, absolute=float(way != "unseen"))
+        looking, plain = (grid.only(context=look) for look in (True, False))
+        if found is not None and looking is not None and plain is not None:
+            # left out, a condition is known from other contexts; measured, from its own, and they may differ
+            own = looking.mixture(masks)
+            found |= {} if own is None else {"measured": own["mixture"]}
+        return noise, found
 
     def _grid(self, folds: list[Fold], noise: NoiseModel, way: str) -> GridErrors:
         """Return errors of all candidates for what is left out in some way."""

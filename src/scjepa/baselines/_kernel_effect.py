@@ -11,7 +11,7 @@ import scipy.linalg
 
 from scjepa._checks import require_positive_int, some
 from scjepa._types import FloatArray
-from scjepa.baselines._base import Baseline, table_from_state, table_state
+from scjepa.baselines._base import Baseline, condition_keys, table_from_state, table_state
 from scjepa.baselines._choosing import SELECTION_ROWS, Chooser, noise_of
 from scjepa.baselines._contexts import FEW_CONTEXTS, ContextReport, slope, trusted_share
 from scjepa.baselines._design import ActionDesign, check_features, summed_features
@@ -22,6 +22,8 @@ from scjepa.baselines._selection import CONTEXT, Entry, Rows, averaged, describe
 from scjepa.baselines._support import unexplained
 from scjepa.data import ConditionTable
 
+MIXTURES = ("mixture", "measured", "with", "without")
+"""What a pick may hold of mixtures."""
 MAX_CACHED = 600
 """Factors of larger tables are computed again for each prediction: tens of them would fill the memory."""
 
@@ -101,8 +103,9 @@ class KernelEffect(Baseline):
         candidates that count, best first, as ``[link, kernel, lambda, weight, by gene]``; weights sum to one. The first
         four are about the best one: its error is the mean L2 distance of left-out rows (over the 1,000 most variable
         genes in large tables), NaN where there was nothing to choose by. ``"basis"``: ``"left out"`` rows judged,
-        ``"sampling noise"`` alone, or ``"none"``. For ``context`` also ``"with"`` and ``"without"``: mixtures of kernels that
-        look at control profiles, and of those that do not.
+        ``"sampling noise"`` alone, or ``"none"``. With two or three contexts also ``"measured"``: what predicts conditions
+        that were measured themselves, by kernels that look at contexts. For ``context`` ``"with"`` and ``"without"``:
+        mixtures of kernels that look at control profiles, and of those that do not.
     supported_
         ``(n,)`` training rows whose genes are seen without them; for others :meth:`left_out_effects` answers a harder
         question than :meth:`effects` would.
@@ -192,12 +195,19 @@ class KernelEffect(Baseline):
         """
         self._trained(query)
         rows, classes = self._rows(query), self.classes(query)
+        key = lambda table: list(zip(condition_keys(table), table.contexts.astype(str), strict=True))
+        known = set(key(self.table_))
+        measured = np.array([k in known for k in key(query)], dtype=bool)
         out = np.full(query.control.shape, np.nan)
         out[query.order == 0] = 0.0  # nothing was done
         for cls in self.picks_:
-            index = np.flatnonzero((classes == cls) & (query.order > 0))
-            if len(index):
-                out[index] = self._predict(rows.take(index), query.control[index], cls)
+            here = (classes == cls) & (query.order > 0)
+            own = measured & ("measured" in self.picks_[cls])
+            for part, name in ((here & ~own, "mixture"), (here & own, "measured")):
+                index = np.flatnonzero(part)
+                if len(index):
+                    mixture = self.picks_[cls][name]
+                    out[index] = self._predict(rows.take(index), query.control[index], cls, mixture=mixture)
         return out
 
     def classes(self, query: ConditionTable) -> np.ndarray:
@@ -223,7 +233,8 @@ class KernelEffect(Baseline):
         out = np.empty(self.table_.control.shape)
         for c in dict.fromkeys(classes):
             index = np.flatnonzero(classes == c)
-            out[index] = self._predict(self._training.take(index), self._control[index], c)
+            mixture = self.picks_[c]["mixture"] if cls else self.picks_[c].get("measured")
+            out[index] = self._predict(self._training.take(index), self._control[index], c, mixture=mixture)
         return out
 
     def left_out_effects(self, cls: str | None = None) -> FloatArray:
@@ -482,8 +493,6 @@ def _link_value(eps: float | str) -> float | None:
 def _renamed(pick: dict[str, Any], rename: Callable[[Any], Any]) -> dict[str, Any]:
     """Return a pick with its links renamed, for writing as plain data and back."""
     mixtures: dict[str, Any] = {
-        name: [[rename(eps), *rest] for eps, *rest in pick[name]]
-        for name in ("mixture", "with", "without")
-        if name in pick
+        name: [[rename(eps), *rest] for eps, *rest in pick[name]] for name in MIXTURES if name in pick
     }
     return {**pick, "link": rename(pick["link"]), **mixtures}

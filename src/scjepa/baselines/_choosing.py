@@ -28,6 +28,8 @@ from scjepa.data import ConditionTable
 
 MAX_VALUES, SELECTION_GENES = 1_000_000, 1_000
 """Above so many values (conditions x genes) candidates are compared on the most variable genes only, and on how many."""
+MIXTURES = ("mixture", "measured", "with", "without")
+"""What a pick may hold of mixtures."""
 FEW_KNOWN = 3
 """Up to so many contexts, kernels that do not look at them are candidates for questions about known contexts too."""
 SELECTION_ROWS = 1_000
@@ -200,3 +202,21 @@ def among_contexts(grid: GridErrors, masks: list[np.ndarray], n_folds: int) -> d
     found["without"] = averaged(*((1 / len(cautious), c["mixture"]) for c in cautious if c is not None))
     best = None if looking is None else looking.mixture(masks)
     return found if best is None else {**found, "with": best["mixture"]}
+
+
+def link_name(eps: float | None) -> float | str:
+    """Return a link as plain data."""
+    return "identity" if eps is None else float(eps)
+
+
+def link_value(eps: float | str) -> float | None:
+    """Read a link back."""
+    return None if eps == "identity" else float(eps)
+
+
+def renamed(pick: dict[str, Any], rename: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return a pick with its links renamed, for writing as plain data and back."""
+    mixtures: dict[str, Any] = {
+        name: [[rename(eps), *rest] for eps, *rest in pick[name]] for name in MIXTURES if name in pick
+    }
+    return {**pick, "link": rename(pick["link"]), **mixtures}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ import scipy.linalg
 from scjepa._checks import require_positive_int, some
 from scjepa._types import FloatArray
 from scjepa.baselines._base import Baseline, condition_keys, table_from_state, table_state
-from scjepa.baselines._choosing import SELECTION_ROWS, Chooser, noise_of
+from scjepa.baselines._choosing import SELECTION_ROWS, Chooser, link_name, link_value, noise_of, renamed
 from scjepa.baselines._contexts import FEW_CONTEXTS, ContextReport, slope, trusted_share
 from scjepa.baselines._design import ActionDesign, check_features, summed_features
 from scjepa.baselines._folds import condition_folds, context_folds, folds_of, supported_rows
@@ -22,8 +23,6 @@ from scjepa.baselines._selection import CONTEXT, Entry, Rows, averaged, describe
 from scjepa.baselines._support import unexplained
 from scjepa.data import ConditionTable
 
-MIXTURES = ("mixture", "measured", "with", "without")
-"""What a pick may hold of mixtures."""
 MAX_CACHED = 600
 """Factors of larger tables are computed again for each prediction: tens of them would fill the memory."""
 
@@ -280,7 +279,7 @@ class KernelEffect(Baseline):
         """Return arguments, picks and training table as plain data; predictions are recomputed from them."""
         state: dict[str, Any] = {
             "context_kernel": self.context_kernel,
-            "links": [_link_name(e) for e in self.links],
+            "links": [link_name(e) for e in self.links],
             "lambdas": list(self.lambdas),
             "n_components": self.n_components,
             "cautious": self.cautious,
@@ -290,7 +289,7 @@ class KernelEffect(Baseline):
             state["features"] = {"names": names, "values": self.features.to_numpy(dtype=float)}
         if hasattr(self, "picks_"):
             state["table"] = table_state(self.table_)
-            state["picks"] = {c: _renamed(pick, _link_name) for c, pick in self.picks_.items()}
+            state["picks"] = {c: renamed(pick, link_name) for c, pick in self.picks_.items()}
         return state
 
     @classmethod
@@ -301,7 +300,7 @@ class KernelEffect(Baseline):
             features = pd.DataFrame(np.asarray(state["features"]["values"]), index=list(state["features"]["names"]))
         new = cls(
             context_kernel=bool(state["context_kernel"]),
-            links=[_link_value(e) for e in state["links"]],
+            links=[link_value(e) for e in state["links"]],
             lambdas=[float(v) for v in state["lambdas"]],
             features=features,
             n_components=int(state["n_components"]),
@@ -310,7 +309,7 @@ class KernelEffect(Baseline):
         if "picks" in state:
             new.table_ = table_from_state(state["table"])
             new._prepare()
-            new.picks_ = {c: _renamed(pick, _link_value) for c, pick in state["picks"].items()}
+            new.picks_ = {c: renamed(pick, link_value) for c, pick in state["picks"].items()}
         return new
 
     def _prepare(self) -> None:
@@ -383,13 +382,13 @@ class KernelEffect(Baseline):
             far = noise.misfit / max(float(noise.rows.mean()), 1e-12) if noise.by_gene else float("nan")
             a, error = float("nan"), float("inf")
             if "with" in pick:
-                folds = context_folds(self.table_)
-                plain, looking = np.zeros((2, *self._control.shape))
-                for train, test in folds:
-                    rows = self._training.take(test)
-                    for out, name in ((plain, "without"), (looking, "with")):
-                        out[test] = self._predict(rows, self._control[test], "context", train, pick[name])
-                judged = supported_rows(self.table_, folds)
+                ask = lambda rows, c, train, name: self._predict(
+                    self._training.take(rows), self._control[rows], c, train, pick[name]
+                )
+                plain, looking = (
+                    self._left_out("context", partial(ask, name=name), wide=True) for name in ("without", "with")
+                )
+                judged = supported_rows(self.table_, context_folds(self.table_))
                 delta = self._perturbed - self._control
                 a, error = slope((delta - plain)[judged], (looking - plain)[judged], contexts[judged])
             share = trusted_share(a, error) if "with" in pick else 0.0
@@ -480,19 +479,3 @@ class KernelEffect(Baseline):
                 shift[:, genes] = weights(kernel, strength * 10 ** (step / 4)) @ target[:, genes]
             out += weight * (invert_link(by_link[eps] + shift, eps) - control)
         return out
-
-
-def _link_name(eps: float | None) -> float | str:
-    return "identity" if eps is None else float(eps)
-
-
-def _link_value(eps: float | str) -> float | None:
-    return None if eps == "identity" else float(eps)
-
-
-def _renamed(pick: dict[str, Any], rename: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return a pick with its links renamed, for writing as plain data and back."""
-    mixtures: dict[str, Any] = {
-        name: [[rename(eps), *rest] for eps, *rest in pick[name]] for name in MIXTURES if name in pick
-    }
-    return {**pick, "link": rename(pick["link"]), **mixtures}

@@ -78,8 +78,8 @@ class EffectsMixin(PredictionMixin):
         Intervals widen with the distance and never fall below what was calibrated. Trained conditions get those of their
         class when left out: narrower ones, by the kernel's variance, covered replicates too rarely. Errors are those of
         the anchor: where the network improves on it, intervals are too wide rather than too narrow. The noise of the
-        controls is part of it in new contexts only: elsewhere all conditions share them. Coverage holds on average over conditions; one condition
-        may be covered far better than another.
+        controls is part of it in new contexts only: elsewhere all conditions share them. Coverage holds on average over
+        conditions; one condition may be covered far better than another.
 
         Examples
         --------

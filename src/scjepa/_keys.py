@@ -53,6 +53,7 @@ class _Registry(NamedTuple):
     context: str = "context"
     dose: str = "dose"
     kind: str = "kind"
+    time: str = "time"
     library: str = "library"
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from scjepa.baselines._base import table_from_state, table_state
+from scjepa.baselines._base import check_query, condition_keys, table_from_state, table_state
 from scjepa.data import CellGroups, ConditionTable, condition_means, condition_table, group_cells
 
 
@@ -52,6 +54,55 @@ def test_contexts_doses_and_kinds_split_conditions() -> None:
     assert {c: i.tolist() for c, i in groups.controls.items()} == {"x": [5], "y": [6]}
 
 
+def test_times_split_conditions_after_everything_else() -> None:
+    groups = group_cells(
+        ["A", "A", "A", "A", "c"],
+        control="c",
+        dose=np.array([2.0, 1, 1, 1, 0]),
+        kind=np.array(["x", "y", "x", "x", "-"]),
+        time=np.array([1.0, 2, 24, 6, 0]),
+    )
+    order = [(1.0, "x", 6.0), (1.0, "x", 24.0), (1.0, "y", 2.0), (2.0, "x", 1.0)]
+    assert list(zip(groups.dose.tolist(), groups.kind.tolist(), groups.time.tolist(), strict=True)) == order
+    assert [c.tolist() for c in groups.cells] == [[3], [2], [1], [0]]
+    assert groups.rows([2, 0]).time.tolist() == [2.0, 6.0]
+    assert groups.within(np.array([True, True, False, True, True])).time.tolist() == [6.0, 2.0, 1.0]
+    means = condition_means(np.eye(5), groups)
+    assert means.time.tolist() == groups.time.tolist() and means.rows([3]).time.tolist() == [1.0]
+
+
+def test_one_time_for_all_changes_nothing_but_the_column() -> None:
+    rng = np.random.default_rng(0)
+    labels, dose = rng.choice(["control", "A", "B", "A+B"], 200), rng.choice([0.5, 1.0, 2.0], 200)
+    plain, timed = group_cells(labels, dose=dose), group_cells(labels, dose=dose, time=np.full(200, 6.0))
+    assert plain.time is None and set(timed.time) == {6.0}
+    assert described(plain) == described(timed)
+    for a, b in zip(plain.cells, timed.cells, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_keys_have_the_time_only_where_the_table_has_it() -> None:
+    assert condition_keys(table()) == [(("A",), "KO", 1.0), (("A", "B"), "KO", 2.0), (("C",), "OE", 3.0)]
+    timed = replace(table(), time=np.array([6.0, 6.0, 24.0]))
+    assert condition_keys(timed)[2] == (("C",), "OE", 3.0, 24.0)
+
+
+def test_saved_tables_keep_the_time_and_load_without() -> None:
+    timed = replace(table(), time=np.array([6.0, 6.0, 24.0]))
+    assert table_from_state(table_state(timed)).time.tolist() == [6.0, 6.0, 24.0]
+    bare = table_state(table())
+    assert "time" not in bare and table_from_state(bare).time is None
+
+
+def test_questions_and_tables_must_both_have_times() -> None:
+    timed = replace(table(), time=np.array([6.0, 6.0, 24.0]))
+    check_query(timed, timed)
+    with pytest.raises(ValueError, match="the training table has a time for every row, the query has none"):
+        check_query(table(), timed)
+    with pytest.raises(ValueError, match="the query has a time for every row, the training table has none"):
+        check_query(timed, table())
+
+
 def test_order_of_cells_does_not_matter() -> None:
     rng = np.random.default_rng(0)
     labels = rng.choice(["control", "A", "B", "B+A", "A+B", "C"], 200)
@@ -79,6 +130,7 @@ def test_only_controls_is_no_condition() -> None:
         ({"contexts": np.array(list("xxyx"))}, r"1 contexts have perturbed cells but no control cells .*'y'"),
         ({"contexts": np.array(["x"])}, "contexts has 1 values for 4 labels: give one for each cell"),
         ({"batches": np.zeros(5, int)}, "batches has 5 values for 4 labels"),
+        ({"time": np.zeros(3)}, "time has 3 values for 4 labels"),
     ],
 )
 def test_errors(options: dict, message: str) -> None:
@@ -368,6 +420,16 @@ def test_condition_table_reads_anndata() -> None:
     np.testing.assert_allclose(
         condition_table(cells(), "p", "ctrl").perturbed, [np.log1p([[4, 2], [6, 2]]).mean(0)], rtol=1e-6
     )
+
+
+def test_condition_table_reads_times() -> None:
+    adata = cells()
+    adata.obs["t"] = [0.0, 6, 24, 0]
+    got = condition_table(adata, "p", "ctrl", time_key="t")
+    assert got.time.tolist() == [6.0, 24.0] and got.n_cells.tolist() == [1, 1]
+    adata.obs["t"] = [0.0, -6, 24, 0]
+    with pytest.raises(ValueError, match="time_key='t': 1 values are below 0"):
+        condition_table(adata, "p", "ctrl", time_key="t")
 
 
 def test_condition_table_errors() -> None:

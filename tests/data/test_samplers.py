@@ -177,6 +177,7 @@ def set_batches(cells=None, **options) -> SetBatches:
         shift=np.array([[0.0, 0], [1, 1], [2, 2]]),
         dose=np.array([1.0, 2.0, 3.0]),
         kind=np.array([0, 1, 0]),
+        time=np.array([6.0, 12.0, 24.0]),
         steps=3,
         **options,
     )
@@ -186,11 +187,12 @@ def test_set_batches_keep_condition_and_cells_together() -> None:
     groups = set_batches().sampler.groups
     for batch in set_batches():
         assert batch["actions"].dtype == batch["shift"].dtype == batch["dose"].dtype == torch.float32
-        assert batch["kind"].dtype == torch.int64
+        assert batch["kind"].dtype == torch.int64 and batch["time"].dtype == torch.float32
         c = batch["dose"].long() - 1
         assert batch["actions"].tolist() == torch.tensor([[1, 0], [1, 1], [0, 1]])[c].tolist()
         assert batch["shift"][:, 0].tolist() == c.tolist()
         assert batch["kind"].tolist() == torch.tensor([0, 1, 0])[c].tolist()
+        assert batch["time"].tolist() == torch.tensor([6.0, 12.0, 24.0])[c].tolist()
         for i, condition in enumerate(c.tolist()):
             target = batch["target_z"][i, :, 0].long().tolist()
             assert set(target) <= set(groups.cells[condition])

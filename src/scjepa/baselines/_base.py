@@ -108,17 +108,18 @@ def check_query(query: ConditionTable, table: ConditionTable) -> None:
             f"{len(off)} of {len(table.genes)} genes of the query differ from the training table or stand in another "
             f"place ({some(off)}). Order the query's control profiles by the training genes."
         )
-    for column in ("dose", "kind"):
+    for column in ("dose", "kind", "time"):
         if (getattr(query, column) is None) != (getattr(table, column) is None):
             has, lacks = ("training table", "query") if getattr(query, column) is None else ("query", "training table")
             raise ValueError(f"the {has} has a {column} for every row, the {lacks} has none. Give both or neither.")
 
 
 def condition_keys(table: ConditionTable) -> list[tuple[Any, ...]]:
-    """Return what was done in each row, without where: ``(action, kind, dose)``, hashable."""
+    """Return what was done in each row, without where: ``(action, kind, dose)``, and time where it is told; hashable."""
     kind = [""] * len(table) if table.kind is None else [str(k) for k in table.kind]
     dose = [0.0] * len(table) if table.dose is None else [float(d) for d in table.dose]
-    return list(zip(table.actions, kind, dose, strict=True))
+    time = [] if table.time is None else [[float(t) for t in table.time]]
+    return list(zip(table.actions, kind, dose, *time, strict=True))
 
 
 def table_state(table: ConditionTable) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def table_state(table: ConditionTable) -> dict[str, Any]:
     }
     if table.perturbed is not None:
         state["perturbed"] = np.asarray(table.perturbed)
-    for name in ("dose", "variance", "n_controls"):
+    for name in ("dose", "time", "variance", "n_controls"):
         if getattr(table, name) is not None:
             state[name] = np.asarray(getattr(table, name))
     if table.kind is not None:
@@ -163,6 +164,7 @@ def table_from_state(state: dict[str, Any]) -> ConditionTable:
         n_cells=np.asarray(state["n_cells"], dtype=int),
         dose=array("dose"),
         kind=None if "kind" not in state else np.array([*state["kind"]], dtype=object),
+        time=array("time"),
         genes=tuple(state["genes"]),
         variance=array("variance"),
         n_controls=array("n_controls"),

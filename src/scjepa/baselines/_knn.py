@@ -82,8 +82,8 @@ class KNNEffect(Baseline):
         similarity = self._vectors(query) @ self._vectors(first).T
         known = self._known(query)
         out = np.full(query.control.shape, np.nan)
-        for i, (_, kind, dose) in enumerate(condition_keys(query)):
-            alike = np.array([key[1:] == (kind, dose) for key in keys])
+        for i, (_, *how) in enumerate(condition_keys(query)):
+            alike = np.array([[*key[1:]] == how for key in keys])
             score = np.where(alike, similarity[i], 0.0).round(12)  # equal similarities must tie, whatever the rounding
             order = np.argsort(-score, kind="stable")[: self.k]
             nearest = order[score[order] > 0]

@@ -10,8 +10,8 @@ from scjepa.data import ConditionTable
 def single_effects(table: ConditionTable, query: ConditionTable) -> list[list[FloatArray | None]]:
     """Look up what each perturbed gene of a query row does alone.
 
-    The effect is the one measured in the row's context, or else its mean over the contexts where it was measured; kind
-    and dose must be the row's.
+    The effect is the one measured in the row's context, or else its mean over the contexts where it was measured; kind,
+    dose and time must be the row's.
 
     Parameters
     ----------
@@ -36,15 +36,15 @@ def single_effects(table: ConditionTable, query: ConditionTable) -> list[list[Fl
     """
     delta = table.effects
     single: dict[tuple, dict[str, int]] = {}
-    for i, (action, kind, dose) in enumerate(condition_keys(table)):
+    for i, (action, *how) in enumerate(condition_keys(table)):
         if len(action) == 1:
-            single.setdefault((action[0], kind, dose), {})[str(table.contexts[i])] = i
+            single.setdefault((action[0], *how), {})[str(table.contexts[i])] = i
 
     def effect(where: dict[str, int], here: str) -> FloatArray | None:
         rows = [where[here]] if here in where else list(where.values())
         return delta[rows].mean(0) if rows else None
 
     return [
-        [effect(single.get((name, kind, dose), {}), str(query.contexts[i])) for name in action]
-        for i, (action, kind, dose) in enumerate(condition_keys(query))
+        [effect(single.get((name, *how), {}), str(query.contexts[i])) for name in action]
+        for i, (action, *how) in enumerate(condition_keys(query))
     ]

@@ -1,8 +1,9 @@
 """From AnnData to tensors: fields, control matching, splits, samplers and the embedding cache."""
 
 from scjepa.data._cache import EmbeddingCache
-from scjepa.data._conditions import CellGroups, ConditionTable, condition_means, condition_table, group_cells
+from scjepa.data._conditions import ConditionTable, condition_means, condition_table
 from scjepa.data._counterfactuals import LabelKeys, cell_positions, check_keys, control_cells
+from scjepa.data._groups import CellGroups, group_cells
 from scjepa.data._matrix import ExpressionMatrix, aligned
 from scjepa.data._pca import Components, fit_components
 from scjepa.data._predictions import largest_values, shift_cells

@@ -14,7 +14,7 @@ from scjepa._checks import closest, require_labels, require_member, some
 from scjepa._keys import Keys
 from scjepa._labels import Action, parse_label
 from scjepa._types import FloatArray, IntArray
-from scjepa.data._conditions import SINGLE_CONTEXT
+from scjepa.data._groups import SINGLE_CONTEXT
 
 logger = logging.getLogger(__name__)
 
@@ -43,16 +43,16 @@ class LabelKeys(NamedTuple):
     context_key: str | None = None
     separator: str = "+"
 
-    def parse(self, perturbations: str | Sequence[str]) -> dict[str, Action]:
+    def parse(self, perturbations: str | Sequence[str], argument: str = "perturbations") -> dict[str, Action]:
         """Read what is to be predicted: every label with its action; raise for none, repeated ones or the control."""
         if perturbations is None:
-            raise ValueError("perturbations is None. Name at least one, for example 'A' or 'A+B'.")
+            raise ValueError(f"{argument} is None. Name at least one, for example 'A' or 'A+B'.")
         labels = [str(p) for p in np.atleast_1d(np.asarray(perturbations, dtype=object))]
         if not labels:
-            raise ValueError("perturbations is empty. Name at least one, for example 'A' or 'A+B'.")
+            raise ValueError(f"{argument} is empty. Name at least one, for example 'A' or 'A+B'.")
         repeated = sorted({p for p in labels if labels.count(p) > 1})
         if repeated:
-            raise ValueError(f"perturbations names {some(repeated)} more than once.")
+            raise ValueError(f"{argument} names {some(repeated)} more than once.")
         actions = {label: parse_label(label, self.control, self.separator) for label in labels}
         for label, action in actions.items():
             if not action:

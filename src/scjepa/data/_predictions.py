@@ -7,7 +7,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from scjepa._types import FloatArray, Matrix
-from scjepa.data._conditions import CellGroups
+from scjepa.data._groups import CellGroups
 
 LIFTED = 2 / 3
 """Share of the zeros that Poisson counts would lose which are lifted: counts of cells vary more than Poisson's."""

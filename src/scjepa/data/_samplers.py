@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset
 
 from scjepa._types import FloatArray
 from scjepa.data._cache import EmbeddingCache
-from scjepa.data._conditions import CellGroups
+from scjepa.data._groups import CellGroups
 from scjepa.data._matrix import ExpressionMatrix, aligned
 
 Batch = dict[str, torch.Tensor]
@@ -159,7 +159,7 @@ class SetBatches(_SeededBatches):
         ``(conditions, n_actions)`` multi-hot.
     shift
         ``(conditions, d)`` the anchor's shift in the cache's coordinates, or None.
-    dose, kind
+    dose, kind, time
         ``(conditions,)`` or None.
     steps
         Batches per epoch.
@@ -178,6 +178,7 @@ class SetBatches(_SeededBatches):
         shift: FloatArray | None = None,
         dose: FloatArray | None = None,
         kind: np.ndarray | None = None,
+        time: FloatArray | None = None,
         steps: int = 20,
         reference: float = 1.0,
         seed: int = 0,
@@ -191,6 +192,7 @@ class SetBatches(_SeededBatches):
             "shift": tensor(shift, torch.float32),
             "dose": tensor(dose, torch.float32),
             "kind": tensor(kind, torch.long),
+            "time": tensor(time, torch.float32),
         }
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from scjepa._checks import closest, require_labels, some
 from scjepa._labels import parse_label
-from scjepa.data._conditions import CellGroups
+from scjepa.data._groups import CellGroups
 
 Holdout = Sequence["str | tuple[str, str]"]
 

@@ -87,7 +87,7 @@ class Run:
         """Return a mask of the cells that nothing may be trained on."""
         held = self.cells.obs[columns.perturbation].isin(self.perturbations).to_numpy()
         if self.context is not None:
-            held &= (self.cells.obs[columns.context] == self.context).to_numpy()
+            held = held & (self.cells.obs[columns.context] == self.context).to_numpy()
         return held
 
 

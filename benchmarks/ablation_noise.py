@@ -59,7 +59,7 @@ def ignorant(table: ConditionTable) -> ConditionTable:
 
 def alike(model: _noise.NoiseModel) -> _noise.NoiseModel:
     """Return a model of noise in which all rows have the same."""
-    return replace(model, covariance=None)
+    return replace(model, covariance=None, parts=None)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 
 from scjepa.baselines._design import ActionDesign, summed_features
 from scjepa.baselines._folds import condition_folds, context_folds, gene_folds, supported_rows, unit_folds
+from scjepa.baselines._grid import grid_errors, strength_steps
 from scjepa.baselines._kernels import (
     action_kernels,
     apply_link,
@@ -25,8 +26,6 @@ from scjepa.baselines._selection import (
     GridErrors,
     Rows,
     averaged,
-    grid_errors,
-    strength_steps,
     untried_combinations,
 )
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scjepa.baselines import BASELINES, Additive, ContextTransfer, MeanEffect, NoChange, applicable
+from scjepa.baselines import BASELINES, Additive, ContextTransfer, KNNEffect, MeanEffect, NoChange, applicable
+from scjepa.baselines._singles import single_effects
+from scjepa.data import ConditionTable
 
 
 def test_no_change_predicts_zero(make_table):
@@ -76,3 +78,19 @@ def test_applicable_leaves_out_what_has_no_prediction(make_table, label, context
 def test_fitted_effects_are_predictions_of_the_training_rows(make_table):
     table = make_table(["A", "B", "A+B"], [1.0, 2.0, 5.0])
     np.testing.assert_allclose(Additive().fit(table).fitted_effects(), [[np.nan], [np.nan], [3.0]])
+
+
+@pytest.mark.parametrize("baseline", [ContextTransfer(), KNNEffect(k=1)])
+def test_measured_effects_are_looked_up_at_their_time(baseline):
+    """A for 6 hours does 1, for 24 hours 3; nothing is known of 12 hours."""
+    train = ConditionTable(
+        (("A",), ("A",)),
+        np.array(["x", "x"]),
+        np.zeros((2, 1)),
+        np.array([[1.0], [3.0]]),
+        np.array([5, 5]),
+        time=np.array([6.0, 24.0]),
+    )
+    query = ConditionTable((("A",),) * 3, np.array(["y"] * 3), np.zeros((3, 1)), time=np.array([24.0, 6.0, 12.0]))
+    np.testing.assert_array_equal(baseline.fit(train).effects(query), [[3.0], [1.0], [np.nan]])
+    assert [effect for (effect,) in single_effects(train, query)] == [3.0, 1.0, None]

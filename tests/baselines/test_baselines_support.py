@@ -23,7 +23,7 @@ def featured(make_screen):
 
 def test_own_values_are_the_diagonal_of_the_training_block(featured) -> None:
     table, model = featured
-    rows, gram = model._training, table.effects @ table.effects.T
+    rows, gram = model._training.rows, table.effects @ table.effects.T
     noise = np.full(len(table), 0.1)
     kernels = dict(joint_kernels(rows, rows, gram, 8, True, noise))
     own = own_values(rows, rows, gram, 8, True, 0.0, noise)
@@ -36,7 +36,7 @@ def test_own_values_with_contexts(make_table) -> None:
     control = np.arange(12.0).reshape(4, 3) ** 1.5
     table = make_table(["A", "B", "A", "A+B"], np.ones((4, 3)), contexts=["x", "x", "y", "y"], control=control)
     model = KernelEffect().fit(table)
-    inputs = (model._training, model._training, model._gram, 8, True)
+    inputs = (model._training.rows, model._training.rows, model._training.gram, 8, True)
     kernels = dict(joint_kernels(*inputs, np.full(4, 0.1)))
     own = own_values(*inputs, 0.0, np.full(4, 0.1))
     assert list(own) == list(kernels) and "additive~ x context" in own
@@ -47,8 +47,8 @@ def test_own_values_with_contexts(make_table) -> None:
 def test_distance_is_the_share_of_variance_left_by_hand(make_table) -> None:
     """One single measured twice, additive kernel, lambda 1: K = [[1, 1], [1, 1]], k K^-1 k = 2/3, d = 1 - (2/3) / 2."""
     model = KernelEffect().fit(make_table(["A", "A"], np.ones((2, 2))))
-    rows = model._training
-    inputs = (rows, rows.take(np.array([0])), model._gram, [[None, "additive", 1.0, 1.0, False]], 8, True, 0.0)
+    rows = model._training.rows
+    inputs = (rows, rows.take(np.array([0])), model._training.gram, [[None, "additive", 1.0, 1.0, False]], 8, True, 0.0)
     assert unexplained(*inputs, np.ones(2), None) == pytest.approx([2 / 3])
     # of two rows the first has twice the noise: k (K + S)^-1 k' = (1/2 + 1) / (1 + 1/2 + 1)
     assert unexplained(*inputs, np.ones(2), np.diag([2.0, 1.0])) == pytest.approx([1 - 0.6 / 2])

@@ -10,6 +10,7 @@ import numpy as np
 
 from scjepa._types import FloatArray
 from scjepa.baselines._folds import folds_of, supported_rows
+from scjepa.baselines._grid import grid_errors
 from scjepa.baselines._noise import Fold, NoiseModel, misfit, noise_model, sampling_noise_alone
 from scjepa.baselines._selection import (
     CONTEXT,
@@ -20,7 +21,6 @@ from scjepa.baselines._selection import (
     Rows,
     averaged,
     described,
-    grid_errors,
     unjudged,
     untried_combinations,
 )
@@ -37,7 +37,11 @@ SELECTION_ROWS = 1_000
 
 
 def noise_of(
-    table: ConditionTable, cls: str, basis: str, unexplained: Callable[[FloatArray], float | None]
+    table: ConditionTable,
+    cls: str,
+    basis: str,
+    unexplained: Callable[[FloatArray], float | None],
+    dense: bool = True,
 ) -> NoiseModel:
     """Return the noise of a training table for one class of questions.
 
@@ -50,7 +54,7 @@ def noise_of(
     basis
         What judges them. By sampling noise alone rows are independent and nothing else is off; combinations are not,
         since their fixed mixture was found with all of it.
-    unexplained
+    unexplained, dense
         See :func:`scjepa.baselines._noise.noise_model`.
     """
     model = noise_model(
@@ -60,8 +64,9 @@ def noise_of(
         table.n_controls,
         new_context=cls == "context",
         unexplained=unexplained,
+        dense=dense,
     )
-    return sampling_noise_alone(model) if basis == "sampling noise" and cls != "combination" else model
+    return sampling_noise_alone(model, dense=dense) if basis == "sampling noise" and cls != "combination" else model
 
 
 @dataclass
@@ -78,6 +83,8 @@ class Chooser:
         ``(n, n)`` inner products of their effects.
     links, strengths, n_components, use_context
         As in :class:`scjepa.baselines.KernelEffect`.
+    large
+        Whether they are a part of a large table: where rows share no noise its covariance is then kept as a diagonal.
     """
 
     table: ConditionTable
@@ -87,6 +94,7 @@ class Chooser:
     strengths: tuple[float, ...]
     n_components: int
     use_context: bool
+    large: bool = False
     _grids: dict[tuple[str, bool], GridErrors] = field(default_factory=dict)
 
     def pick(self, cls: str) -> dict[str, Any]:
@@ -112,7 +120,7 @@ class Chooser:
         folds = folds_of(way, self.table)
         judged = supported_rows(self.table, folds)
         unexplained = lambda rows: misfit(self.rows.design, self.gram, rows, folds, judged)
-        noise = noise_of(self.table, cls, "left out", unexplained)
+        noise = noise_of(self.table, cls, "left out", unexplained, not self.large or cls == "context")
         if not folds:
             return noise, None
         key = way, cls == "context"  # classes that share these share the noise

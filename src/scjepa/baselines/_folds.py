@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import scipy.sparse as sp
 
 from scjepa.baselines._noise import Fold
 from scjepa.data import ConditionTable
@@ -37,10 +38,10 @@ def context_folds(table: ConditionTable) -> list[Fold]:
 
 def gene_folds(table: ConditionTable) -> list[Fold]:
     """Leave every perturbed gene out once, with all rows it is part of."""
-    genes = table.vocabulary()
-    has = table.design(genes) > 0
-    folds = unit_folds([[j] for j in range(len(genes))], [0] * len(genes), _number(genes))
-    return _folds(len(table), [np.flatnonzero(has[:, fold].any(1)).tolist() for fold in folds])
+    has = incidence(table).tocsc()
+    genes = range(has.shape[1])
+    folds = unit_folds([[j] for j in genes], [0] * len(genes), _number(genes))
+    return _folds(len(table), [np.unique(has[:, fold].indices).tolist() for fold in folds])
 
 
 def folds_of(way: str, table: ConditionTable) -> list[Fold]:
@@ -70,15 +71,26 @@ def supported_rows(table: ConditionTable, folds: Sequence[Fold], *, alone: bool 
     With ``alone=True`` the genes of a combination must remain as singles: a gene that is left in one other combination
     only gets that combination's effect, which says little about choices for combinations of measured singles.
     """
-    has = table.design(table.vocabulary()) > 0
-    single = has & (table.order == 1)[:, None]
+    has = incidence(table)
+    single = sp.diags_array((table.order == 1).astype(float)) @ has
+    total, total_alone = has.sum(0), single.sum(0)
     out = np.zeros(len(table), bool)
-    for train, test in folds:
-        left = has[train].any(0)
-        out[test] = ~(has[test] & ~left).any(1)
+    for _, test in folds:
+        asked = has[test]
+        lost = total == asked.sum(0)  # nothing of it remains
+        out[test] = asked @ lost.astype(int) == 0
         if alone:
-            out[test] &= ~(has[test] & ~single[train].any(0)).any(1) | (table.order[test] == 1)
+            lost = total_alone == single[test].sum(0)
+            out[test] &= (asked @ lost.astype(int) == 0) | (table.order[test] == 1)
     return out
+
+
+def incidence(table: ConditionTable) -> sp.csr_array:
+    """Return ``(n, vocabulary)``: 1 where a row perturbs a gene, without the zeros."""
+    column = {name: j for j, name in enumerate(table.vocabulary())}
+    places = [(i, column[name]) for i, action in enumerate(table.actions) for name in set(action)]
+    rows, columns = np.array(places, dtype=int).reshape(-1, 2).T
+    return sp.csr_array((np.ones(len(rows), int), (rows, columns)), shape=(len(table), len(column)))
 
 
 def unit_folds(units: Sequence[Sequence[int]], strata: Sequence[int], n_folds: int) -> list[list[int]]:

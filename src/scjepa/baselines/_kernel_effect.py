@@ -8,23 +8,32 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import scipy.linalg
 
 from scjepa._checks import require_positive_int, some
 from scjepa._types import FloatArray
-from scjepa.baselines._base import Baseline, condition_keys, table_from_state, table_state
+from scjepa.baselines._base import Baseline, table_from_state, table_state
 from scjepa.baselines._choosing import SELECTION_ROWS, Chooser, link_name, link_value, noise_of, renamed
 from scjepa.baselines._contexts import FEW_CONTEXTS, ContextReport, slope, trusted_share
-from scjepa.baselines._design import ActionDesign, check_features, summed_features
+from scjepa.baselines._design import check_features
 from scjepa.baselines._folds import condition_folds, context_folds, folds_of, supported_rows
-from scjepa.baselines._kernels import apply_link, control_axes, invert_link
 from scjepa.baselines._noise import NoiseModel
-from scjepa.baselines._selection import CONTEXT, Entry, Rows, averaged, described, joint_kernels
-from scjepa.baselines._support import unexplained
+from scjepa.baselines._selection import Rows, averaged, described
+from scjepa.baselines._training import Training, measured_in
 from scjepa.data import ConditionTable
 
-MAX_CACHED = 600
-"""Factors of larger tables are computed again for each prediction: tens of them would fill the memory."""
+DERIVED = (
+    "_training",
+    "_report",
+    "_noises",
+    "_design",
+    "_control",
+    "_perturbed",
+    "_axes",
+    "_gram",
+    "_targets",
+    "_factors",
+)
+"""Attributes, some of them of 0.1.0, that follow from the others."""
 
 
 class KernelEffect(Baseline):
@@ -115,7 +124,8 @@ class KernelEffect(Baseline):
     1998, *ICML*), and so is shrinking by reliability (James and Stein 1961; Efron and Morris 1973, *JASA* 68). Few
     conditions tell candidates apart poorly: averaging those that do about as well is steadier than trusting the best. The
     link makes effects multiplicative on expression. In training tables of more than 1,000 conditions a random 1,000 of
-    them (seed 0) choose.
+    them (seed 0) choose. In those of more than 2,000 what conditions have in common is read through 1,000 of them, seed 0
+    (:class:`scjepa.baselines._landmarks.LandmarkRidge`): predictions differ from the exact ones by a few per cent.
 
     Examples
     --------
@@ -193,10 +203,8 @@ class KernelEffect(Baseline):
         ``(m, genes)``; NaN for rows with a gene that was neither perturbed in training nor has features.
         """
         self._trained(query)
-        rows, classes = self._rows(query), self.classes(query)
-        key = lambda table: list(zip(condition_keys(table), table.contexts.astype(str), strict=True))
-        known = set(key(self.table_))
-        measured = np.array([k in known for k in key(query)], dtype=bool)
+        rows, classes = self._training.rows_of(query), self.classes(query)
+        measured = measured_in(self.table_, query)
         out = np.full(query.control.shape, np.nan)
         out[query.order == 0] = 0.0  # nothing was done
         for cls in self.picks_:
@@ -205,8 +213,7 @@ class KernelEffect(Baseline):
             for part, name in ((here & ~own, "mixture"), (here & own, "measured")):
                 index = np.flatnonzero(part)
                 if len(index):
-                    mixture = self.picks_[cls][name]
-                    out[index] = self._predict(rows.take(index), query.control[index], cls, mixture=mixture)
+                    out[index] = self._predict(rows.take(index), query.control[index], cls, name)
         return out
 
     def classes(self, query: ConditionTable) -> np.ndarray:
@@ -214,9 +221,9 @@ class KernelEffect(Baseline):
         table = self._trained(query)
         out = np.where(query.order >= 2, "combination", "single").astype(object)
         out[~np.isin(query.contexts.astype(str), table.contexts.astype(str))] = "context"
-        known = self._design.known(query)
+        known = self._training.design.known(query)
         featured = set() if self.features is None else {str(g) for g in self.features.index}
-        reachable = featured | set(self._design.vocabulary)
+        reachable = featured | set(self._training.design.vocabulary)
         out[~known] = ["unseen" if reachable.issuperset(query.actions[i]) else "" for i in np.flatnonzero(~known)]
         return out
 
@@ -231,9 +238,8 @@ class KernelEffect(Baseline):
         classes = self._row_classes(cls)
         out = np.empty(self.table_.control.shape)
         for c in dict.fromkeys(classes):
-            index = np.flatnonzero(classes == c)
-            mixture = self.picks_[c]["mixture"] if cls else self.picks_[c].get("measured")
-            out[index] = self._predict(self._training.take(index), self._control[index], c, mixture=mixture)
+            index, own = np.flatnonzero(classes == c), cls is None and "measured" in self.picks_[c]
+            out[index] = self._ask(index, c, None, "measured" if own else "mixture")
         return out
 
     def left_out_effects(self, cls: str | None = None) -> FloatArray:
@@ -248,8 +254,7 @@ class KernelEffect(Baseline):
         -------
         Rows that can't be left out (nothing else to train on) are NaN; see also ``supported_``.
         """
-        ask = lambda rows, c, train: self._predict(self._training.take(rows), self._control[rows], c, train)
-        return self._left_out(cls, ask, wide=True)
+        return self._left_out(cls, self._ask, wide=True)
 
     def distances(self, query: ConditionTable) -> FloatArray:
         """Return the share of predictive variance that training leaves, ``(m,)`` between 0 and 1; NaN as in effects.
@@ -260,7 +265,7 @@ class KernelEffect(Baseline):
             Questions, as for :meth:`effects`.
         """
         table = self._trained(query)
-        rows, classes = self._rows(query), self.classes(query)
+        rows, classes = self._training.rows_of(query), self.classes(query)
         unknown = query.order - query.design(table.vocabulary()).sum(1)
         out = np.full(len(query), np.nan)
         out[query.order == 0] = 0.0
@@ -272,7 +277,7 @@ class KernelEffect(Baseline):
 
     def left_out_distances(self, cls: str | None = None) -> FloatArray:
         """Return :meth:`distances` of the training rows, left out as in :meth:`left_out_effects`, ``(n,)``."""
-        ask = lambda rows, c, train: self._distance(self._training.take(rows), c, train=train)[:, None]
+        ask = lambda rows, c, train: self._distance(self._training.rows.take(rows), c, train=train)[:, None]
         return self._left_out(cls, ask, wide=False)[:, 0]
 
     def state(self) -> dict[str, Any]:
@@ -312,31 +317,22 @@ class KernelEffect(Baseline):
             new.picks_ = {c: renamed(pick, link_value) for c, pick in state["picks"].items()}
         return new
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in DERIVED}
+
+    def __setstate__(self, held: dict[str, Any]) -> None:
+        """Take what was pickled, perhaps by an older version; what follows from the table is computed anew."""
+        vars(self).update({name: value for name, value in held.items() if name not in DERIVED})
+        if "picks_" in held:
+            self._prepare()
+
     def _prepare(self) -> None:
         """Compute what all predictions share."""
         table = self.table_
-        self._design = ActionDesign.of(table)
-        self._control = np.asarray(table.control, dtype=float)
-        self._perturbed = np.asarray(table.perturbed, dtype=float)
-        self._axes = control_axes(self._control)
-        self._training = self._rows(table)
-        delta = self._perturbed - self._control
-        self._gram = delta @ delta.T
-        self._targets: dict[float | None, FloatArray] = {}
-        self._factors: dict[str, dict[tuple, Any]] = {}
+        self._training = Training(table, self.features, self.n_components, self.context_kernel)
         self._report: ContextReport | None = None
         self._noises: dict[str, NoiseModel] = {}
         self.supported_ = supported_rows(table, condition_folds(table))
-
-    def _rows(self, table: ConditionTable) -> Rows:
-        """Write a table as kernel inputs."""
-        features = None
-        if self.features is not None:
-            values = self.features.to_numpy(dtype=float)
-            features = summed_features(table, [str(g) for g in self.features.index], values)
-        center, axes = self._axes
-        place = (np.asarray(table.control, dtype=float) - center) @ axes
-        return Rows(self._design.rows(table), table.order, table.contexts.astype(str), place, features)
 
     def _row_classes(self, cls: str | None) -> np.ndarray:
         """Return the class of each training row, or ``cls`` for all."""
@@ -344,24 +340,24 @@ class KernelEffect(Baseline):
             raise RuntimeError("KernelEffect is not fitted yet: call fit(table) first.")
         if cls is not None and cls not in self.picks_:
             raise ValueError(f"cls={cls!r}: expected one of {some(list(self.picks_))}.")
-        if cls is not None:
-            return np.full(len(self.table_), cls, dtype=object)
-        return np.where(self.table_.order >= 2, "combination", "single").astype(object)
+        own = np.where(self.table_.order >= 2, "combination", "single").astype(object)
+        return own if cls is None else np.full(len(own), cls, dtype=object)
 
     def _choose(self) -> dict[str, dict[str, Any]]:
         """Weigh the candidates by their left-out error, for every class."""
-        n = len(self._perturbed)
+        n, data = len(self.table_), self._training
         subset = np.arange(n)
         if n > SELECTION_ROWS:
             subset = np.sort(np.random.default_rng(0).choice(n, SELECTION_ROWS, replace=False))
         chooser = Chooser(
             table=self.table_.rows(subset),
-            rows=self._training.take(subset),
-            gram=self._gram[np.ix_(subset, subset)],
-            links=(None,) if min(self._control.min(), self._perturbed.min()) < 0 else self.links,
+            rows=data.dense_rows(subset),
+            gram=data.gram_of(subset),
+            links=(None,) if min(data.control.min(), data.perturbed.min()) < 0 else self.links,
             strengths=self.lambdas,
             n_components=self.n_components,
             use_context=self.context_kernel,
+            large=data.large,
         )
         classes = ["combination", "single", "context", *["unseen"] * (self.features is not None)]
         return {cls: chooser.pick(cls) for cls in classes}
@@ -382,14 +378,10 @@ class KernelEffect(Baseline):
             far = noise.misfit / max(float(noise.rows.mean()), 1e-12) if noise.by_gene else float("nan")
             a, error = float("nan"), float("inf")
             if "with" in pick:
-                ask = lambda rows, c, train, name: self._predict(
-                    self._training.take(rows), self._control[rows], c, train, pick[name]
-                )
                 plain, looking = (
-                    self._left_out("context", partial(ask, name=name), wide=True) for name in ("without", "with")
+                    self._left_out("context", partial(self._ask, name=name), wide=True) for name in ("without", "with")
                 )
-                judged = supported_rows(self.table_, context_folds(self.table_))
-                delta = self._perturbed - self._control
+                judged, delta = supported_rows(self.table_, context_folds(self.table_)), self._training.effects()
                 a, error = slope((delta - plain)[judged], (looking - plain)[judged], contexts[judged])
             share = trusted_share(a, error) if "with" in pick else 0.0
             self._report = ContextReport(n, a, error, share, float(far))
@@ -398,13 +390,9 @@ class KernelEffect(Baseline):
     def _noise_of(self, cls: str) -> NoiseModel:
         """Return the noise of all training rows as it was found for a class."""
         if cls not in self._noises:
-            pick = self.picks_[cls]
-            self._noises[cls] = noise_of(self.table_, cls, pick["basis"], lambda rows: pick["misfit"])
+            pick, dense = self.picks_[cls], not self._training.large
+            self._noises[cls] = noise_of(self.table_, cls, pick["basis"], lambda rows: pick["misfit"], dense)
         return self._noises[cls]
-
-    def _mean_square(self, rows: np.ndarray) -> FloatArray:
-        """Return the mean squared effect of some training rows, ``(genes,)``."""
-        return np.square(self._perturbed[rows] - self._control[rows]).mean(0)
 
     def _left_out(self, cls: str | None, ask: Callable[..., FloatArray], wide: bool) -> FloatArray:
         """Ask every training row to the rest, by ``ask(rows, class, train)``; the mean where that happens often."""
@@ -418,64 +406,18 @@ class KernelEffect(Baseline):
                 count[part] += 1
         return out / np.where(count > 0, count, np.nan)
 
+    def _ask(self, rows: np.ndarray, cls: str, train: np.ndarray | None, name: str = "mixture") -> FloatArray:
+        """Return effects of training rows under a mixture of a class, predicted from all of them or from ``train``."""
+        return self._predict(self._training.rows.take(rows), self._training.control[rows], cls, name, train)
+
+    def _predict(
+        self, query: Rows, control: FloatArray, cls: str, name: str = "mixture", train: np.ndarray | None = None
+    ) -> FloatArray:
+        """Return effects of ``query`` under a mixture of a class, predicted from all training rows or from ``train``."""
+        return self._training.predict(query, control, self.picks_[cls][name], self._noise_of(cls), cls, train)
+
     def _distance(
         self, query: Rows, cls: str, extra: FloatArray | float = 0.0, train: np.ndarray | None = None
     ) -> FloatArray:
         """Return distances of ``query`` under the mixture of a class, from all training rows or from ``train``."""
-        index = np.arange(len(self._perturbed)) if train is None else train
-        noise = self._noise_of(cls)
-        return unexplained(
-            self._training.take(index),
-            query,
-            self._gram[np.ix_(index, index)],
-            self.picks_[cls]["mixture"],
-            self.n_components,
-            self.context_kernel,
-            extra,
-            noise.rows[index],
-            noise.among(index),
-        )
-
-    def _predict(
-        self,
-        query: Rows,
-        control: FloatArray,
-        cls: str,
-        train: np.ndarray | None = None,
-        mixture: list[Entry] | None = None,
-    ) -> FloatArray:
-        """Return effects of ``query`` under the mixture of a class, or another, from all training rows or ``train``."""
-        index = np.arange(len(self._perturbed)) if train is None else train
-        rows, gram, noise = self._training.take(index), self._gram[np.ix_(index, index)], self._noise_of(cls)
-        kernels = dict(joint_kernels(rows, query, gram, self.n_components, self.context_kernel, noise.rows[index]))
-        covariance = noise.among(index)
-        covariance = np.eye(len(index)) if covariance is None else covariance
-        factors = self._factors.setdefault(cls, {}) if train is None and len(index) <= MAX_CACHED else {}
-        solved: dict[tuple[str, float], FloatArray] = {}
-
-        def weights(kernel: str, strength: float) -> FloatArray:
-            key = (kernel, round(2 * np.log10(strength), 2))
-            if key not in solved:
-                among, across = kernels[kernel]
-                if key not in factors:
-                    factors[key] = scipy.linalg.cho_factor(among + strength * covariance)
-                solved[key] = scipy.linalg.cho_solve(factors[key], across.T).T
-            return solved[key]
-
-        out = np.zeros((len(control), control.shape[1]))
-        by_link: dict[float | None, FloatArray] = {}
-        steps = noise.steps(self._mean_square(index), index)
-        for eps, kernel, strength, weight, by_gene in mixture or self.picks_[cls]["mixture"]:
-            if kernel not in kernels:  # one context is left, which says nothing about others
-                kernel = kernel.removesuffix(CONTEXT)
-            if eps not in self._targets:
-                self._targets[eps] = apply_link(self._perturbed, eps) - apply_link(self._control, eps)
-            if eps not in by_link:
-                by_link[eps] = apply_link(control, eps)
-            target = self._targets[eps] if train is None else self._targets[eps][index]
-            shift = np.empty_like(out)
-            for step in np.unique(steps) if by_gene else [0]:
-                genes = steps == step if by_gene else slice(None)
-                shift[:, genes] = weights(kernel, strength * 10 ** (step / 4)) @ target[:, genes]
-            out += weight * (invert_link(by_link[eps] + shift, eps) - control)
-        return out
+        return self._training.distance(query, self.picks_[cls]["mixture"], self._noise_of(cls), extra, train)

@@ -42,15 +42,21 @@ def invert_link(value: FloatArray, eps: float | None) -> FloatArray:
     return value if eps is None else np.log1p(np.clip(np.exp(value) - eps, 0, None))
 
 
+def squared_distances(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Return the ``(n, m)`` squared distances between rows of two matrices."""
+    return np.maximum((a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * a @ b.T, 0)
+
+
+def length_scale(among: FloatArray) -> float:
+    """Return the median of squared distances above zero, one where there are none."""
+    positive = among[among > 1e-10 * max(float(among.max(initial=0.0)), 1e-300)]
+    return float(np.median(positive)) if len(positive) else 1.0
+
+
 def rbf(train: FloatArray, query: FloatArray) -> Pair:
     """Return a Gaussian kernel whose squared length scale is the median of the training distances above zero."""
-
-    def squared(a: FloatArray, b: FloatArray) -> FloatArray:
-        return np.maximum((a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * a @ b.T, 0)
-
-    among, across = squared(train, train), squared(query, train)
-    positive = among[among > 1e-10 * max(float(among.max(initial=0.0)), 1e-300)]
-    scale = float(np.median(positive)) if len(positive) else 1.0
+    among, across = squared_distances(train, train), squared_distances(query, train)
+    scale = length_scale(among)
     return np.exp(-among / scale), np.exp(-across / scale)
 
 
@@ -193,8 +199,8 @@ def ridge_weights(
     strengths
         Ridge strengths.
     noise
-        ``(n, n)`` covariance of the noise of rows, ``S``, by default the identity: with its Cholesky factor ``L`` the
-        eigenvalues of ``L^-1 K L^-T`` are shifted instead.
+        ``(n, n)`` covariance of the noise of rows, ``S``, by default the identity, or ``(n,)`` its diagonal: with its
+        Cholesky factor ``L`` the eigenvalues of ``L^-1 K L^-T`` are shifted instead.
     dtype
         Of the result, and of the products after the decomposition.
 
@@ -206,9 +212,15 @@ def ridge_weights(
     [[[0.5, 0.0]], [[0.25, 0.0]]]
     >>> ridge_weights(np.eye(2), np.array([[1.0, 0.0]]), [1.0], np.diag([3.0, 1.0])).round(6).tolist()
     [[[0.25, 0.0]]]
+    >>> ridge_weights(np.eye(2), np.array([[1.0, 0.0]]), [1.0], np.array([3.0, 1.0])).round(6).tolist()
+    [[[0.25, 0.0]]]
     """
     if noise is None:
         values, outside = np.linalg.eigh(among)
+    elif noise.ndim == 1:
+        scale = 1 / np.sqrt(noise)
+        values, vectors = np.linalg.eigh(scale[:, None] * among * scale)
+        outside = scale[:, None] * vectors
     else:
         whiten = scipy.linalg.solve_triangular(np.linalg.cholesky(noise), np.eye(len(noise)), lower=True)
         values, vectors = np.linalg.eigh(whiten @ among @ whiten.T)

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.sparse as sp
 
 from scjepa._types import FloatArray
+from scjepa.baselines._large import column_effects
 
 AMPLITUDE_FLOOR = 0.03
 """Least prior variance of a perturbation's own effect, as a share of the mean one's."""
@@ -154,6 +156,26 @@ def row_covariance(own: FloatArray, shared: FloatArray, contexts: np.ndarray) ->
     return out
 
 
+def row_variances(own: FloatArray, shared: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return :func:`row_covariance` as a diagonal and what rows of one context share, ``(n,)`` each.
+
+    Examples
+    --------
+    The first row has half a unit of its own; the square of what it shares, nothing, is added where rows share a context.
+
+    >>> import numpy as np
+    >>> from scjepa.baselines._noise import row_variances
+    >>> alone, root = row_variances(np.array([1.0, 1.0, 3.0]), np.array([0.0, 0.0, 1.0]))
+    >>> alone.tolist(), root.round(4).tolist()
+    ([0.5, 0.5, 1.5], [0.0, 0.0, 0.7071])
+    """
+    mean = float((own + shared).mean())
+    if not mean > 0:
+        return np.ones_like(own), np.zeros_like(own)
+    own, shared = own / mean, shared / mean
+    return np.maximum(own, 1e-6 - shared), np.sqrt(shared)
+
+
 def gene_steps(square: FloatArray, noise: FloatArray, unexplained: float) -> np.ndarray:
     r"""Return how much more each gene is to be shrunken than the average one, ``(genes,)`` whole quarter decades.
 
@@ -217,7 +239,20 @@ def amplitudes(design: FloatArray, gram: FloatArray, noise: FloatArray) -> tuple
     ridge = 1e-3 * np.trace(inner) / max(len(inner), 1) or 1.0  # rows of dose zero only have an empty design
     hat = np.linalg.solve(inner + ridge * np.eye(len(inner)), design.T * weight)
     square = np.maximum(((hat @ gram) * hat).sum(1) - hat**2 @ noise, 0)
-    seen = (design != 0).any(0)
+    return _prior_variances(square, (design != 0).any(0))
+
+
+def large_amplitudes(design: sp.csr_array, effects: FloatArray, noise: FloatArray) -> tuple[FloatArray, float]:
+    """Return :func:`amplitudes` of a design that is mostly zeros from the effects themselves, ``(n, genes)``."""
+    weight = 1 / np.maximum(noise, 1e-12)
+    ridge = 1e-3 * float(weight @ np.asarray((design**2).sum(1))) / max(design.shape[1], 1) or 1.0
+    single, unsure = column_effects(design, effects, weight, ridge)
+    square = np.maximum(np.einsum("jg,jg->j", single, single) - unsure, 0)
+    return _prior_variances(square, np.asarray(abs(design).sum(0)) > 0)
+
+
+def _prior_variances(square: FloatArray, seen: np.ndarray) -> tuple[FloatArray, float]:
+    """Return squared lengths of columns without noise as prior variances of mean one, and their mean."""
     mean = float(square[seen].mean()) if seen.any() else 0.0
     out = square / mean if mean > 0 else np.ones(len(square))
     out[~seen] = 1.0
@@ -236,11 +271,13 @@ class NoiseModel:
     misfit
         Squared error of plain sums that sampling noise does not explain.
     covariance
-        ``(n, n)`` of the noise and misfit of rows, mean one; None is the identity.
+        ``(n, n)`` of the noise and misfit of rows, mean one; None is the identity, and in large tables left to ``parts``.
     variance
         ``(genes,)`` variance within conditions, or None.
     share
         ``(n,)`` what the variance is multiplied with in a row.
+    parts
+        The covariance as :func:`row_variances`, ``(n,)`` each; None is the identity.
     """
 
     rows: FloatArray
@@ -248,6 +285,7 @@ class NoiseModel:
     covariance: FloatArray | None = None
     variance: FloatArray | None = None
     share: FloatArray | None = None
+    parts: tuple[FloatArray, FloatArray] | None = None
 
     @property
     def by_gene(self) -> bool:
@@ -255,8 +293,28 @@ class NoiseModel:
         return self.variance is not None
 
     def among(self, rows: np.ndarray) -> FloatArray | None:
-        """Return the covariance of some rows."""
-        return None if self.covariance is None else self.covariance[np.ix_(rows, rows)]
+        """Return the covariance of some rows; its diagonal where there is no matrix, for rows that share nothing."""
+        if self.covariance is None:
+            return None if self.parts is None else self.parts[0][rows]
+        return self.covariance[np.ix_(rows, rows)]
+
+    def take(self, rows: np.ndarray) -> NoiseModel:
+        """Return the noise of some rows."""
+        pick = lambda a: None if a is None else a[rows]
+        parts = None if self.parts is None else (self.parts[0][rows], self.parts[1][rows])
+        return replace(
+            self,
+            rows=self.rows[rows],
+            covariance=None if self.covariance is None else self.among(rows),
+            share=pick(self.share),
+            parts=parts,
+        )
+
+    def alike(self, other: NoiseModel) -> bool:
+        """Return whether rows are believed alike under another model, strengths of genes apart."""
+        mine, others = (() if m.parts is None else m.parts for m in (self, other))
+        same = len(mine) == len(others) and all(np.array_equal(a, b) for a, b in zip(mine, others, strict=True))
+        return same and np.array_equal(self.rows, other.rows)
 
     def steps(self, square: FloatArray, rows: np.ndarray) -> np.ndarray:
         """Return :func:`gene_steps` ``(genes,)`` for some rows whose effects have the mean square ``square``."""
@@ -273,6 +331,7 @@ def noise_model(
     *,
     new_context: bool,
     unexplained: Callable[[FloatArray], float | None],
+    dense: bool = True,
 ) -> NoiseModel:
     """Return the noise of training rows for one class of questions.
 
@@ -289,6 +348,8 @@ def noise_model(
         Whether the questions are about contexts without training rows.
     unexplained
         Returns the :func:`misfit`, given the noise of rows; None stands for as much as there is noise.
+    dense
+        Whether the covariance is wanted as a matrix.
     """
     n = len(contexts)
     own = effect_noise(variance, n_cells, None)
@@ -299,12 +360,14 @@ def noise_model(
     assert both is not None  # for the type checker
     found = unexplained(both)
     rest = float(both.mean()) if found is None else found
-    covariance = row_covariance(own + rest, both - own, contexts)
-    return NoiseModel(both, rest, covariance, variance, both / max(float(variance.sum()), 1e-300))
+    covariance = row_covariance(own + rest, both - own, contexts) if dense else None
+    share, parts = both / max(float(variance.sum()), 1e-300), row_variances(own + rest, both - own)
+    return NoiseModel(both, rest, covariance, variance, share, parts)
 
 
-def sampling_noise_alone(model: NoiseModel) -> NoiseModel:
+def sampling_noise_alone(model: NoiseModel, *, dense: bool = True) -> NoiseModel:
     """Return a model of noise without misfit, rows independent: what is left when no row can be judged by others."""
     mean = float(model.rows.mean())
-    covariance = np.diag(np.maximum(model.rows / mean, 1e-6)) if mean > 0 else None
-    return replace(model, misfit=0.0, covariance=covariance)
+    parts = row_variances(model.rows, np.zeros_like(model.rows)) if mean > 0 else None
+    covariance = np.diag(np.maximum(model.rows / mean, 1e-6)) if mean > 0 and dense else None
+    return replace(model, misfit=0.0, covariance=covariance, parts=parts)

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 
 from scjepa._types import FloatArray
-from scjepa.baselines._folds import condition_folds, folds_of, supported_rows
+from scjepa.baselines._folds import condition_folds, folds_of, incidence, supported_rows
 from scjepa.baselines._kernels import ACTION_KERNELS, AMPLITUDE, single_components
 from scjepa.baselines._noise import amplitudes
 from scjepa.baselines._selection import CONTEXT, Rows, joint_kernels
@@ -129,8 +129,8 @@ def left_together(table: ConditionTable, cls: str) -> np.ndarray:
     if cls == "context":
         unit = table.contexts.astype(str)
     elif cls == "unseen":
-        design = table.design(table.vocabulary())
-        return design @ design.T > 0
+        has = incidence(table)
+        return (has @ has.T).astype(bool).toarray()
     else:  # as in condition_folds: a single row by row, a combination with all its contexts
         unit = np.array(["+".join(a) if len(a) > 1 else f" {i}" for i, a in enumerate(table.actions)])
     return unit[:, None] == unit[None]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from tests.modules import jepa
 from torch import nn
 
-from scjepa.module import JOINT, SETS, VIEWS, ActionPredictor, ActionSpec, JEPAModule
+from scjepa.module import JOINT, SETS, VIEWS, JEPAModule, Regularizer, ViewAgreement
+from scjepa.nn import ActionEncoder, GeneExpressionEncoder
 
 
 def module(**options) -> JEPAModule:
-    torch.manual_seed(0)
-    small = {"n_latent": 4, "n_hidden": 8, "n_layers": 1, "n_modules": 3, "n_pcs": 5, "predictor_hidden": 8}
-    return JEPAModule(12, **{**small, **options})
+    return jepa(12, **{"n_modules": 3, **options})
 
 
 def rooms(made: JEPAModule, objective: str) -> set[str]:
@@ -20,10 +22,10 @@ def rooms(made: JEPAModule, objective: str) -> set[str]:
 
 
 def test_each_objective_trains_its_own_parameters() -> None:
-    made = module(actions=ActionSpec(2), regularizer="ema")
+    made = module(actions=2, regularizer="ema")
     assert rooms(made, VIEWS) == {"encoder", "decoder", "view_predictor"}
     assert rooms(made, SETS) == {"predictors"}
-    joint = module(actions=ActionSpec(2), target_encoder="ema", joint=True)
+    joint = module(actions=2, target_encoder="ema", joint=True)
     assert rooms(joint, JOINT) == {"encoder", "decoder", "predictors", "inverse_dynamics"}
     for objective, names in ((VIEWS, made), (SETS, made), (JOINT, joint)):
         everything = dict(names.named_parameters())
@@ -33,41 +35,18 @@ def test_each_objective_trains_its_own_parameters() -> None:
         next(made.trained_by("nothing"))
 
 
-def test_objectives_follow_from_the_arguments() -> None:
-    assert set(module().objectives) == {VIEWS}
-    assert set(module(actions=ActionSpec(1)).objectives) == {VIEWS, SETS}
-    assert set(module(actions=ActionSpec(1), joint=True).objectives) == {VIEWS, SETS, JOINT}
-    assert module().target_encoder is None and module().view_predictor is None
-    assert module(regularizer="ema").target_encoder is not None
-    assert len(module(actions=ActionSpec(1), n_ensemble=3).predictors) == 3
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"target_encoder": "emma"}, "target_encoder='emma': expected 'shared' or 'ema'"),
-        ({"predictor_input": "zh"}, "predictor_input='zh': expected 'z', 'h' or 'both'"),
-        ({"regularizer": "none"}, "regularizer='none': expected one of"),
-        ({"set_loss": "mse", "actions": ActionSpec(1)}, "set_loss='mse': expected one of"),
-        ({"encoder": "cnn"}, "kind='cnn' is not among"),
-    ],
-)
-def test_errors(options: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        module(**options)
-
-
-@pytest.mark.parametrize("spec", [ActionSpec(3), ActionSpec(3, n_kinds=2, dose_gate=True, dose_ref=2.0)])
-def test_shift_is_zero_at_the_start(spec: ActionSpec) -> None:
-    made = module(actions=spec).eval()
-    dose, kind = (torch.tensor([0.5, 4.0]), torch.tensor([0, 1])) if spec.n_kinds else (None, None)
-    got = made.shift(torch.randn(2, 7, 5), torch.eye(3)[:2], dose, kind)
+@pytest.mark.parametrize("spec", [3, lambda: ActionEncoder(3, n_kinds=2, dose_gate=True, dose_ref=2.0, time=4)])
+def test_shift_is_zero_at_the_start(spec) -> None:
+    made, told = module(actions=spec).eval(), {}
+    if callable(spec):
+        told = {"dose": torch.tensor([0.5, 4.0]), "kind": torch.tensor([0, 1]), "time": torch.tensor([0.0, 9.0])}
+    got = made.shift(torch.randn(2, 7, 5), torch.eye(3)[:2], **told)
     assert got.shape == (2, 7, 5)
     assert not got.any()
 
 
 def test_shift_is_the_mean_of_the_ensemble() -> None:
-    made = module(actions=ActionSpec(3), n_ensemble=3).eval()
+    made = module(actions=3, n_ensemble=3).eval()
     for member in made.predictors:
         nn.init.normal_(member.predictor.output.weight)
     state, actions = torch.randn(2, 7, 5), torch.eye(3)[:2]
@@ -76,32 +55,18 @@ def test_shift_is_the_mean_of_the_ensemble() -> None:
     torch.testing.assert_close(made.shift(state, actions), sum(single) / 3)
 
 
-def test_a_set_is_moved_cell_by_cell_under_its_own_action() -> None:
-    torch.manual_seed(0)
-    f = ActionPredictor(4, 2, n_actions=2, n_hidden=8)
-    nn.init.normal_(f.predictor.output.weight)
-    for layer in f.predictor.modulation:
-        nn.init.normal_(layer.weight)
-    z, actions = torch.randn(2, 6, 4), torch.eye(2)
-    got = f(z, actions)
-    order = torch.tensor([3, 0, 5, 1, 4, 2])
-    torch.testing.assert_close(f(z[:, order], actions), got[:, order])
-    torch.testing.assert_close(f(z[1:], actions[1:]), got[1:])
-    assert not torch.allclose(f(z, actions.flip(0)), got)
-
-
 def test_state() -> None:
     z, h = torch.randn(2, 3, 5), torch.randn(2, 3, 4)
-    assert module(predictor_input="z").state(z, h) is z
-    assert module(predictor_input="z").state(z) is z
-    assert module(predictor_input="h").state(z, h) is h
-    assert torch.equal(module(predictor_input="both").state(z, h), torch.cat([z, h], -1))
+    assert module(reads="z").state(z, h) is z
+    assert module(reads="z").state(z) is z
+    assert module(reads="h").state(z, h) is h
+    assert torch.equal(module(reads="both").state(z, h), torch.cat([z, h], -1))
     with pytest.raises(ValueError, match="predictor_input='h' needs the JEPA embedding h of the cells"):
-        module(predictor_input="h").state(z)
+        module(reads="h").state(z)
 
 
 def test_embedding_of_the_modules_encoder() -> None:
-    made = module(encoder="modules", d_token=6).eval()
+    made = module(kind="modules", d_token=6).eval()
     x = torch.rand(3, 12)
     assert made.embed(x).shape == (3, 4)
     tokens = made.embed(x, give_tokens=True)
@@ -116,3 +81,38 @@ def test_update_without_a_slow_target_does_nothing() -> None:
     made.update_target()
     for name, value in made.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_parts_that_are_not_handed_in_are_absent() -> None:
+    encoder = GeneExpressionEncoder(12, 4, n_modules=3)
+    made = JEPAModule(encoder, {VIEWS: ViewAgreement(Regularizer())})
+    for name in ("decoder", "target_encoder", "view_predictor", "space", "inverse_dynamics"):
+        assert getattr(made, name) is None
+    assert made.encoder is encoder and not len(made.predictors)
+    assert made.readout.weight.shape == (12, 4)
+    batch = {"first": torch.rand(6, 12), "second": torch.rand(6, 12)}
+    assert "reconstruction" not in made(batch, VIEWS).extra_metrics  # there is no decoder
+    with pytest.raises(ValueError, match="reads='x': expected 'z', 'h' or 'both'"):
+        JEPAModule(encoder, {}, reads="x")
+
+
+def test_parameters_come_in_the_order_of_the_parts() -> None:
+    """Optimizers number parameters: a checkpoint of an interrupted training goes by this order."""
+    joint = module(actions=2, regularizer="ema", joint=True)
+    names = list(dict.fromkeys(name.split(".")[0] for name, _ in joint.named_parameters()))
+    order = ["encoder", "target_encoder", "view_predictor", "decoder", "predictors", "inverse_dynamics"]
+    assert names == order
+    assert [n for n in dict.fromkeys(n.split(".")[0] for n in joint.state_dict()) if n in ("readout", "space")] == [
+        "readout",
+        "space",
+    ]
+
+
+def test_loading_asks_the_model_for_its_module() -> None:
+    made = module()
+    model = SimpleNamespace(_build_module=lambda: "as before")
+    made.on_load(model)
+    assert model.module == "as before"
+    model._loaded = lambda: setattr(model, "module", "as trained")
+    made.on_load(model)
+    assert model.module == "as trained"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.modules import jepa
 
 from scjepa.data import ConditionSampler, EmbeddingCache, SetBatches, group_cells
-from scjepa.module import SETS, ActionSpec, JEPAModule
+from scjepa.module import SETS, JEPAModule
+from scjepa.nn import ActionEncoder
 from scjepa.train import PlanConfig, seeded, train_side_by_side
 
 
@@ -23,7 +25,7 @@ def batches(effect: float, steps: int = 10) -> SetBatches:
 
 def module() -> JEPAModule:
     with seeded(0):
-        return JEPAModule(6, actions=ActionSpec(2), n_latent=3, n_modules=2, n_pcs=4, n_ensemble=1)
+        return jepa(6, actions=2, n_latent=3, n_pcs=4, n_ensemble=1, n_hidden=256, n_layers=2, predictor_hidden=128)
 
 
 def shifts(effects: list[float], config: PlanConfig, epochs: int = 15) -> list[torch.Tensor]:
@@ -69,14 +71,15 @@ def test_streams_of_different_length_are_refused() -> None:
         train_side_by_side(module(), SETS, PlanConfig(), [batches(1.0), batches(1.0, steps=5)], 1)
 
 
-def test_doses_and_kinds_are_told_and_looked_at_again_afterwards() -> None:
+def test_doses_kinds_and_times_are_told_and_looked_at_again_afterwards() -> None:
     """Values can't be looked at while many copies train at once; the module's own checks come back."""
-    start = JEPAModule(
-        6, actions=ActionSpec(2, n_kinds=2, dose_gate=True), n_latent=3, n_modules=2, n_pcs=4, n_ensemble=1
-    )
+    told = lambda: ActionEncoder(2, n_kinds=2, dose_gate=True, time=4)
+    start = jepa(6, actions=told, n_latent=3, n_pcs=4, n_ensemble=1)
     stream = batches(3.0)
-    stream.per_condition |= {"dose": torch.ones(2), "kind": torch.tensor([0, 1])}
+    stream.per_condition |= {"dose": torch.ones(2), "kind": torch.tensor([0, 1]), "time": torch.tensor([6.0, 24.0])}
     trained = train_side_by_side(start, SETS, PlanConfig(), [stream, stream], 1)
     assert all(torch.isfinite(values).all() for weights in trained for values in weights.values())
     with pytest.raises(ValueError, match="doses are negative"):
-        start.shift(torch.zeros(2, 5, 4), torch.eye(2), -torch.ones(2), torch.tensor([0, 1]))
+        start.shift(
+            torch.zeros(2, 5, 4), torch.eye(2), dose=-torch.ones(2), kind=torch.tensor([0, 1]), time=torch.ones(2)
+        )

@@ -6,15 +6,17 @@ import math
 
 import pytest
 import torch
+from tests.modules import jepa
+from torch import nn
 
-from scjepa.module import SETS, VIEWS, ActionSpec, JEPAModule
+from scjepa.module import SETS, VIEWS
+from scjepa.nn import GeneExpressionEncoder
 from scjepa.train import JEPATrainingPlan, PlanConfig
+from scjepa.train._plan import make_optimizer
 
 
 def plan(config: PlanConfig, steps: int = 100, objective: str = VIEWS, **options) -> JEPATrainingPlan:
-    torch.manual_seed(0)
-    small = {"n_latent": 3, "n_hidden": 8, "n_layers": 1, "n_modules": 2, "n_pcs": 2, "predictor_hidden": 8}
-    return JEPATrainingPlan(JEPAModule(8, **{**small, **options}), objective, config, steps)
+    return JEPATrainingPlan(jepa(8, n_latent=3, n_pcs=2, **options), objective, config, steps)
 
 
 def rates(config: PlanConfig, steps: int = 100) -> list[float]:
@@ -95,8 +97,18 @@ def test_the_skip_is_not_decayed() -> None:
     assert (optimizer.defaults["betas"], optimizer.defaults["eps"]) == ((0.7, 0.8), 1e-7)
 
 
+def test_no_encoder_of_several_has_its_skip_decayed() -> None:
+    parts = nn.ModuleDict(
+        {"rna": GeneExpressionEncoder(8, 3, n_modules=2), "protein": GeneExpressionEncoder(5, 3, n_modules=2)}
+    )
+    named = [(f"encoders.{name}", p) for name, p in parts.named_parameters()]
+    optimizer, _ = make_optimizer(named, PlanConfig(weight_decay=0.3), 10)
+    free = [id(p) for g in optimizer.param_groups if not g["weight_decay"] for p in g["params"]]
+    assert free == [id(parts[name].skip.weight) for name in ("rna", "protein")]
+
+
 def test_stage_two_trains_predictors_only() -> None:
-    made = plan(PlanConfig(), objective=SETS, actions=ActionSpec(2))
+    made = plan(PlanConfig(), objective=SETS, actions=2)
     optimizer = made.configure_optimizers()["optimizer"]
     optimized = {id(p) for g in optimizer.param_groups for p in g["params"]}
     assert optimized == {id(p) for p in made.module.predictors.parameters()}

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.modules import jepa
 
 from scjepa.data import ExpressionMatrix, Split, ViewBatches
-from scjepa.module import VIEWS, JEPAModule
+from scjepa.module import VIEWS
 from scjepa.train import PlanConfig, Stage, epochs_for, merge_histories, quiet_lightning, run_stage, seeded
 
 
@@ -92,8 +93,7 @@ class Recorder(pl.Callback):
 
 def model() -> SimpleNamespace:
     """What the runner asks of a model."""
-    torch.manual_seed(0)
-    made = JEPAModule(8, n_latent=3, n_hidden=8, n_layers=1, n_modules=2, n_pcs=2, regularizer="ema")
+    made = jepa(8, n_latent=3, n_pcs=2, regularizer="ema")
     return SimpleNamespace(module=made, history_=None, is_trained_=False, to_device=lambda device: None, adata=None)
 
 

@@ -15,6 +15,7 @@ from scjepa.train._stages import (
     run_stage,
     seeded,
 )
+from scjepa.train._threads import pinned_threads
 
 __all__ = [
     "BestWeights",
@@ -29,6 +30,7 @@ __all__ = [
     "epochs_for",
     "extend_history",
     "merge_histories",
+    "pinned_threads",
     "quiet_lightning",
     "record_split",
     "run_stage",

@@ -8,12 +8,13 @@ import torch
 from torch.func import functional_call
 
 from scjepa.data import SetBatches
-from scjepa.module import JEPAModule
+from scjepa.module import ComposedModule
 from scjepa.train._plan import PlanConfig, make_optimizer
+from scjepa.train._threads import pinned_threads
 
 
 def train_side_by_side(
-    module: JEPAModule, objective: str, config: PlanConfig, batches: Sequence[SetBatches], epochs: int
+    module: ComposedModule, objective: str, config: PlanConfig, batches: Sequence[SetBatches], epochs: int
 ) -> list[dict[str, torch.Tensor]]:
     """Train copies of what ``objective`` trains of a module, each on its own batches.
 
@@ -60,18 +61,21 @@ def train_side_by_side(
     for part in checking:  # the values were looked at when the module itself was trained
         part.check_values = False
     module.train()
-    for _ in range(epochs):
-        for parts in zip(*batches, strict=True):
-            together = {name: torch.stack([part[name] for part in parts]).to(device) for name in parts[0]}
-            optimizer.zero_grad(set_to_none=True)
-            losses(trained, together).sum().backward()
-            if config.gradient_clip:
-                clip_each(list(trained.values()), config.gradient_clip)
-            optimizer.step()
-            schedule.step()
-    module.eval()
-    for part in checking:
-        part.check_values = True
+    try:
+        with pinned_threads(config.threads):
+            for _ in range(epochs):
+                for parts in zip(*batches, strict=True):
+                    together = {name: torch.stack([part[name] for part in parts]).to(device) for name in parts[0]}
+                    optimizer.zero_grad(set_to_none=True)
+                    losses(trained, together).sum().backward()
+                    if config.gradient_clip:
+                        clip_each(list(trained.values()), config.gradient_clip)
+                    optimizer.step()
+                    schedule.step()
+    finally:
+        module.eval()
+        for part in checking:
+            part.check_values = True
     return [{name: values[i].detach() for name, values in trained.items()} for i in range(copies)]
 
 

@@ -12,8 +12,9 @@ import torch
 from scvi.module.base import LossOutput
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from scjepa._checks import closest
-from scjepa.module import JEPAModule
+from scjepa._checks import closest, require_positive_int
+from scjepa.module import ComposedModule
+from scjepa.train._threads import THREADS
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class PlanConfig:
         Steps of warm-up of ``"cosine"``.
     gradient_clip
         Largest gradient norm; 0 switches clipping off.
+    threads
+        Threads of torch on the CPU, whatever is set outside (:func:`scjepa.train.pinned_threads`). More pay for networks
+        much larger than the default ones on an idle machine, and change the last digits.
     """
 
     lr: float = 1e-3
@@ -41,6 +45,7 @@ class PlanConfig:
     schedule: str = "cosine"
     warmup_steps: int = 50
     gradient_clip: float = 5.0
+    threads: int = THREADS
 
     @classmethod
     def from_kwargs(cls, defaults: PlanConfig, kwargs: dict | None) -> PlanConfig:
@@ -54,11 +59,12 @@ class PlanConfig:
         config = cls(**{**{f.name: getattr(defaults, f.name) for f in fields(cls)}, **(kwargs or {})})
         if config.schedule not in ("cosine", "onecycle"):
             raise ValueError(f"schedule={config.schedule!r}: expected 'cosine' or 'onecycle'.")
+        require_positive_int(config.threads, "threads")
         return config
 
 
 class JEPATrainingPlan(pl.LightningModule):
-    """Trains one objective of a :class:`~scjepa.module.JEPAModule`.
+    """Trains one objective of a :class:`~scjepa.module.ComposedModule`.
 
     Logs ``train_loss``, ``validation_loss`` and every part of the loss under ``<part>_train`` and
     ``<part>_validation``.
@@ -80,7 +86,7 @@ class JEPATrainingPlan(pl.LightningModule):
         When the loss is no longer finite.
     """
 
-    def __init__(self, module: JEPAModule, objective: str, config: PlanConfig, total_steps: int) -> None:
+    def __init__(self, module: ComposedModule, objective: str, config: PlanConfig, total_steps: int) -> None:
         super().__init__()
         self.module = module
         self.objective, self.config, self.total_steps = objective, config, max(total_steps, 1)
@@ -125,8 +131,9 @@ def make_optimizer(
 ) -> tuple[torch.optim.Optimizer, LRScheduler]:
     """Return AdamW for named parameters and its schedule over ``total`` steps."""
     c, named = config, list(named)
-    anchored = [p for name, p in named if name.startswith("encoder.skip")]
-    free = [p for name, p in named if not name.startswith("encoder.skip")]
+    is_skip = lambda name: name.startswith(("encoder.", "encoders.")) and ".skip." in name
+    anchored = [p for name, p in named if is_skip(name)]
+    free = [p for name, p in named if not is_skip(name)]
     groups: list[dict[str, Any]] = [{"params": free}, {"params": anchored, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(
         [g for g in groups if g["params"]],

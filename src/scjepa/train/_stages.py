@@ -29,6 +29,7 @@ from scjepa.train._resume import (
     write_atomically,
 )
 from scjepa.train._rows import OnlyRows
+from scjepa.train._threads import pinned_threads
 
 
 @dataclass
@@ -136,8 +137,11 @@ def quiet_lightning():
 
 @contextmanager
 def seeded(seed: int):
-    """Draw torch's random numbers from ``seed`` inside, and leave the caller's generators as they were."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    """Draw torch's random numbers from ``seed`` inside, and leave the caller's generators as they were.
+
+    The number of threads is given as well, since last digits depend on it: same seed, same numbers.
+    """
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), pinned_threads():
         torch.manual_seed(seed)
         yield
 
@@ -208,7 +212,7 @@ def run_stage(
     model.history_, model.is_trained_ = None, False  # the runner would append to another stage's history
     module.train()
     try:
-        with quiet_lightning():
+        with quiet_lightning(), pinned_threads(stage.config.threads):
             runner = _Runner(
                 model, training_plan=plan, data_splitter=_Batches(stage, split), max_epochs=stage.max_epochs, **options
             )
@@ -253,7 +257,9 @@ def merge_histories(stages: list[tuple[str, dict[str, pd.DataFrame]]]) -> dict[s
     merged: dict[str, pd.DataFrame] = {}
     for name, history in stages:
         merged |= {f"{name}_{metric}": frame for metric, frame in history.items()}
-    last = stages[-1][1]  # losses of different stages are different quantities: never one's beside the other's
+    last = (
+        stages[-1][1] if stages else {}
+    )  # losses of different stages are different quantities: never one's beside the other's
     return merged | {metric: last[metric] for metric in ("train_loss", "validation_loss") if metric in last}
 
 

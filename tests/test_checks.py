@@ -12,6 +12,7 @@ from scjepa._checks import (
     closest,
     require_column,
     require_labels,
+    require_levels,
     require_member,
     require_numbers,
     require_positive_int,
@@ -84,3 +85,10 @@ def test_positive_int() -> None:
     for bad in (0, -1, 2.0, "3", True, None):
         with pytest.raises(ValueError, match=re.escape(f"n={bad!r}: expected a whole number of at least 1")):
             require_positive_int(bad, "n")
+
+
+def test_levels() -> None:
+    require_levels([0.5, np.float32(0.9)], "effects")
+    for bad in (0, 1.0, True, "0.9", float("nan")):
+        with pytest.raises(ValueError, match=f"effects has the levels '{bad}': expected numbers between 0 and 1"):
+            require_levels([0.5, bad], "effects")

@@ -94,3 +94,10 @@ def require_positive_int(value: object, argument: str, *, minimum: int = 1) -> i
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
         raise ValueError(f"{argument}={value!r}: expected a whole number of at least {minimum}.")
     return int(value)
+
+
+def require_levels(levels: Iterable[object], name: str) -> None:
+    """Raise unless all levels of intervals are numbers between 0 and 1."""
+    wrong = [v for v in levels if isinstance(v, bool) or not isinstance(v, (int, float, np.floating)) or not 0 < v < 1]
+    if wrong:
+        raise ValueError(f"{name} has the levels {some(wrong)}: expected numbers between 0 and 1, for example 0.9.")

@@ -232,6 +232,16 @@ def test_cells_without_a_known_perturbation_are_counted(caplog):
     assert set(cells.obs["perturbation"].cat.categories) == {"control", "DDIT3", "C7orf26"}
 
 
+def test_missing_contexts_and_batches_are_a_group_of_their_own_and_columns_alike_are_not_kept_twice():
+    raw = raw_screen("kang2018")
+    raw.obs["context"] = raw.obs["cell_type"] = pd.Categorical(["B cells", None, "B cells"])
+    raw.obs["replicate"] = pd.Categorical([None, "x", "x"])
+    cells = _screens._standardise(raw, SCREENS["kang2018"])
+    assert list(cells.obs["context"]) == ["B cells", "nan", "B cells"]
+    assert list(cells.obs["batch"]) == ["nan", "x", "x"]
+    assert "context_original" not in cells.obs
+
+
 def test_cache_folder_by_argument_variable_or_system(monkeypatch, tmp_path):
     monkeypatch.setenv("SCJEPA_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path and cache_folder("here") == Path("here")

@@ -57,7 +57,7 @@ class FakeModel:
         obs = self.data.obs
         source = (obs[setup["perturbation_key"]] == setup["control"]).to_numpy()
         if context is not None:
-            source &= (obs[setup["context_key"]] == context).to_numpy()
+            source = source & (obs[setup["context_key"]] == context).to_numpy()
         parts = []
         for name in perturbations:
             part = self.data[source].copy()

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from scjepa._checks import require_column, require_member
+from scjepa._compat import as_text
 from scjepa.datasets._download import Source, fetch
 
 logger = logging.getLogger(__name__)
@@ -180,15 +181,15 @@ def _standardise(adata: ad.AnnData, screen: Screen) -> ad.AnnData:
     """Write the columns ``perturbation``, ``context`` and ``batch``; leave out cells without a known perturbation."""
     obs = adata.obs
     original = require_column(obs, screen.perturbation, "perturbation")
-    new = {PERTURBATION: screen.label(original.astype(str)).mask(original.isna().to_numpy())}
+    new = {PERTURBATION: screen.label(as_text(original)).mask(original.isna().to_numpy())}
     if screen.context.startswith("="):
         new[CONTEXT] = pd.Series(screen.context[1:], index=obs.index)
     else:
-        new[CONTEXT] = require_column(obs, screen.context, "context").astype(str)
+        new[CONTEXT] = as_text(require_column(obs, screen.context, "context"))
     if screen.batch is not None:
-        new[BATCH] = require_column(obs, screen.batch, "batch").astype(str)
+        new[BATCH] = as_text(require_column(obs, screen.batch, "batch"))
     for name, values in new.items():
-        if name in obs and not np.array_equal(obs[name].astype(str).to_numpy(), values.astype(str).to_numpy()):
+        if name in obs and not np.array_equal(as_text(obs[name]), as_text(values)):
             obs[f"{name}_original"] = obs[name]
         obs[name] = pd.Categorical(values)
     unknown = obs[PERTURBATION].isna().to_numpy()

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from scjepa._score_rows import COARSE, beyond_ceiling, same_predictions, shown_once
-from scjepa.tl._profiles import REGISTRY
+from scjepa.tl.evaluation._profiles import REGISTRY
 
 COLUMNS = ["method", "kind", "perturbation", "context", "metric", "value"]
 

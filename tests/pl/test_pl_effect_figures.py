@@ -165,6 +165,16 @@ def test_measured_effects_in_any_form(table, form):
     np.testing.assert_allclose(diamonds[:, 0], here["effect"] + 0.05)
 
 
+def test_a_missing_context_is_one_like_others(table):
+    table["type"] = table["type"].astype(object).where(table.type == "t", None)
+    ax = pl.effects(table, genes=GENES)
+    np.testing.assert_allclose(ax.images[0].get_array()[1], [(i - 2) * 2 / 10 for i in range(6)], atol=1e-12)
+    here = table[table.type.isna() & (table.perturbation == "A")]
+    true = table.assign(effect=table.effect + 0.05)
+    diamonds = pl.effect_intervals(here, "A", true=true, genes=GENES).collections[-1].get_offsets()
+    np.testing.assert_allclose(diamonds[:, 0], here["effect"] + 0.05)
+
+
 def test_an_abstention_is_in_the_title(table):
     title = pl.effect_intervals(table[table.type == "u"], "A+B").get_title()
     assert title == "A+B, u (support: near)\nthe model abstains"

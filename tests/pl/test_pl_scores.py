@@ -12,8 +12,8 @@ from scjepa import pl
 from scjepa.pl._scores import TITLES
 from scjepa.pl._written import ALL_CONDITIONS
 from scjepa.tl import summarize_scores
-from scjepa.tl._profiles import ALL_CONDITIONS as tl_name
-from scjepa.tl._profiles import GOALS, PROFILES
+from scjepa.tl.evaluation._profiles import ALL_CONDITIONS as tl_name
+from scjepa.tl.evaluation._profiles import GOALS, PROFILES
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_anndata_given_axes_and_file(table, tmp_path):
 def test_errors(table):
     with pytest.raises(ValueError, match="metric='L2' is not among.*Did you mean 'l2'"):
         pl.scores(table, "L2")
-    with pytest.raises(ValueError, match="no scores: run scjepa.tl.evaluate"):
+    with pytest.raises(ValueError, match="no table 'scores'.*run scjepa.tl.evaluate first"):
         pl.scores(ad.AnnData(np.ones((1, 1))))
     with pytest.raises(ValueError, match="no values to draw"):
         pl.scores(table.assign(value=np.nan))

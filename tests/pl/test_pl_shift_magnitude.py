@@ -120,9 +120,11 @@ def test_own_axes_file_and_number_of_names(scores, tmp_path):
 
 
 def test_errors(scores, true):
-    with pytest.raises(ValueError, match="the AnnData has no scores: run scjepa.tl.evaluate first"):
+    with pytest.raises(ValueError, match="no table 'scores'.*run scjepa.tl.evaluate first"):
         pl.shift_magnitude(ad.AnnData(np.ones((1, 1))))
-    with pytest.raises(TypeError, match="predicted is a list: expected the table or AnnData of scjepa.tl.evaluate"):
+    with pytest.raises(
+        TypeError, match="predicted is a list: expected the AnnData or a table written by scjepa.tl.evaluate"
+    ):
         pl.shift_magnitude([1.0])
     with pytest.raises(ValueError, match="predicted lacks the columns .*give the measured ones too: true="):
         pl.shift_magnitude(true)

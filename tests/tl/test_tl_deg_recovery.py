@@ -13,7 +13,7 @@ from scjepa import tl
 from scjepa.baselines import Additive, NoChange
 from scjepa.data import shift_cells
 from scjepa.metrics import de_overlap
-from scjepa.tl._ceiling import split_in_halves
+from scjepa.tl.evaluation._ceiling import split_in_halves
 
 
 def deg_recovery(pred, real, **kwargs):

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from scjepa import metrics
 from scjepa.tl import evaluate_intervals
-from scjepa.tl._profiles import ALL_CONDITIONS
+from scjepa.tl.evaluation._profiles import ALL_CONDITIONS
 
 GENES = [f"g{i}" for i in range(6)]
 BASE = np.array([2.0, 2, 2, 2, 2, 0])  # the last gene is silent everywhere

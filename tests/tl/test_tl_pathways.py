@@ -1,4 +1,4 @@
-"""tl.pathway_consistency: known enrichments, agreement with the hypergeometric test, and gene set files."""
+"""tl.pathway_consistency: known enrichments, agreement with the hypergeometric test, rows beside the prediction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.stats import hypergeom
 
 from scjepa.baselines import Additive, NoChange
 from scjepa.tl import evaluate, pathway_consistency
-from scjepa.tl._pathways import _OverRepresentation, read_gene_sets
+from scjepa.tl.evaluation._enrichment import read_gene_sets
 
 pytest.importorskip("gseapy")
 GENES = [f"g{i}" for i in range(60)]
@@ -69,21 +69,6 @@ def test_over_representation_is_the_hypergeometric_test():
     assert terms.loc["set0", "fdr"] == pytest.approx(full * 7, rel=1e-6)
     assert terms.loc["mixed", "fdr"] == 1  # two * 7 / 2 is above
     assert (terms.loc["set5", ["score", "fdr"]] == [0, 1]).all()
-
-
-def test_over_representation_agrees_with_gseapy():
-    import gseapy
-
-    rng = np.random.default_rng(0)
-    sets = {f"s{i}": list(rng.choice(GENES, rng.integers(5, 30), replace=False)) for i in range(20)}
-    called = np.zeros(60, bool)
-    called[rng.choice(60, 14, replace=False)] = True
-    (found,) = _OverRepresentation(sets, pd.Index(GENES))(called[None])
-    expected = gseapy.enrich(list(np.array(GENES)[called]), sets, background=GENES, outdir=None, no_plot=True).results
-    expected = expected.set_index("Term")
-    np.testing.assert_allclose(10 ** -found.loc[expected.index, "score"], expected["P-value"].astype(float))
-    assert (found.loc[found.index.difference(expected.index), ["score", "fdr"]] == [0, 1]).all(axis=None)
-    np.testing.assert_allclose(found.loc[expected.index, "fdr"], expected["Adjusted P-value"].astype(float), rtol=1e-9)
 
 
 def test_baselines_and_ceiling_stand_beside_the_prediction(make_screen):
@@ -150,14 +135,6 @@ def test_files_and_dicts_are_the_same(tmp_path):
     pd.testing.assert_frame_equal(a, b)
 
 
-def test_real_hallmark_sets(shared_data):
-    path = shared_data / "priors" / "h.all.v7.5.1.symbols.gmt"
-    if not path.is_file():
-        pytest.skip("no Hallmark file")
-    sets = read_gene_sets(path)
-    assert len(sets) == 50 and "IRF1" in sets["HALLMARK_INTERFERON_GAMMA_RESPONSE"]
-
-
 @pytest.mark.parametrize(
     ("kwargs", "match"),
     [
@@ -172,12 +149,6 @@ def test_errors(kwargs, match):
     real = profiles(A=[0])
     with pytest.raises(ValueError, match=match):
         run(real[1:].copy(), real, **kwargs)
-
-
-def test_a_file_of_another_kind(tmp_path):
-    (tmp_path / "sets.gmt").write_text("gene,score\n")
-    with pytest.raises(ValueError, match="'sets.gmt' is no GMT file"):
-        read_gene_sets(tmp_path / "sets.gmt")
 
 
 def test_without_gseapy(monkeypatch):

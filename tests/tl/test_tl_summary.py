@@ -7,8 +7,8 @@ import pytest
 
 from scjepa.metrics import l2
 from scjepa.tl import format_scores, summarize_scores
-from scjepa.tl._profiles import GOALS, METRICS
-from scjepa.tl._summary import COLUMNS, check_scores
+from scjepa.tl.evaluation._profiles import GOALS, METRICS
+from scjepa.tl.evaluation._scores import COLUMNS, check_scores
 
 
 def table(values: dict, metric: str = "l2") -> pd.DataFrame:

@@ -2,7 +2,8 @@
 
 from scjepa.pl._calibration import calibration
 from scjepa.pl._de_overlap import de_overlap
-from scjepa.pl._effects import effect_intervals, effects
+from scjepa.pl._effect_intervals import effect_intervals
+from scjepa.pl._effects import effects
 from scjepa.pl._history import history
 from scjepa.pl._pathways import pathways
 from scjepa.pl._predicted_vs_true import predicted_vs_true

@@ -6,19 +6,20 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scjepa._checks import require_positive_int, some
+from scjepa._checks import require_levels, require_positive_int
+from scjepa._docs import docs
 from scjepa._keys import Keys
 from scjepa._types import FloatArray
 from scjepa.pl._effect_tables import check_effects, condition_rows, measured
-from scjepa.pl._figure import COLORS, INK, finish, tidy
+from scjepa.pl._figure import COLORS, axes_for, counted, describe, finish, grid, legend, line_of_slope, square, tidy
 from scjepa.pl._written import written
 
 
+@docs
 def calibration(
     effects: Any,
     true: pd.DataFrame | pd.Series | None = None,
@@ -46,10 +47,8 @@ def calibration(
         expressed.
     n_top
         With a dictionary: genes per condition that count as responding.
-    ax
-        Axes to draw into; new ones by default.
-    save
-        File to write.
+    %(ax)s
+    %(save)s
 
     Returns
     -------
@@ -77,10 +76,8 @@ def calibration(
     else:
         drawn = _of_effects(effects, true, n_top)
 
-    if ax is None:
-        ax = plt.subplots(figsize=(4.2, 4.2), layout="constrained")[1]
-    n = drawn.n_conditions
-    ax.axline((0, 0), slope=1, color=INK, lw=0.8, ls="--", zorder=1)
+    ax = axes_for(ax, (4.2, 4.2))
+    line_of_slope(ax)
     labels = {
         "all": f"expressed genes (n = {drawn.n_pairs:,})",
         "top": f"{drawn.n_top} largest measured effects\nof each condition",
@@ -93,15 +90,11 @@ def calibration(
         shifted = levels + nudge * side  # bars of the two lines side by side
         ax.vlines(shifted, share - error, share + error, color=color, lw=1.2, alpha=0.6, zorder=2)
     low = min([levels[0], *(s for points in drawn.shares.values() for s, _ in points)])
-    ax.set_xlim(max(low - 0.06, -0.02), 1.02)
-    ax.set_ylim(max(low - 0.06, -0.02), 1.02)
-    ax.set_aspect("equal")
-    ax.grid(color="#E5E5E5", lw=0.6)
-    ax.set_axisbelow(True)
-    ax.set_title(f"calibration of intervals, {n} condition{'s' * (n != 1)}", fontsize=10, color=INK)
-    ax.set_xlabel("level of the interval", fontsize=9)
-    ax.set_ylabel("share of measured effects inside", fontsize=9)
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    square(ax, max(low - 0.06, -0.02), 1.02)
+    grid(ax)
+    title = f"calibration of intervals, {counted(drawn.n_conditions)}"
+    describe(ax, title=title, x="level of the interval", y="share of measured effects inside")
+    legend(ax, loc="upper left")
     tidy(ax)
     finish(ax, save)
     return ax
@@ -144,9 +137,7 @@ def _of_effects(effects: Any, true: object, n_top: int) -> _Drawn:
             "{level: model.predict_effect(perturbations, level=level) for level in (0.5, 0.8, 0.9, 0.95)}; "
             f"found {'an empty one' if isinstance(effects, Mapping) else 'a ' + type(effects).__name__}."
         )
-    wrong = [k for k in effects if isinstance(k, bool) or not isinstance(k, (int, float, np.floating)) or not 0 < k < 1]
-    if wrong:
-        raise ValueError(f"effects has the levels {some(wrong)}: expected numbers between 0 and 1, for example 0.9.")
+    require_levels(effects, "effects")
     if true is None:
         raise ValueError(
             "true is missing: give the measured effects, conditions x genes, or compare with cells by "

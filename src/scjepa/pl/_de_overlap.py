@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from scjepa._checks import require_member
+from scjepa._docs import docs
 from scjepa._keys import Keys
-from scjepa.pl._figure import COLORS, INK, finish, panels, tidy
+from scjepa.pl._figure import INK, counted, describe, figure_of, finish, grid, laid_out, model_colors, panels, tidy
 from scjepa.pl._names import spread
-from scjepa.pl._written import common_conditions, written
+from scjepa.pl._written import chosen, comparable, written
 
 PREFIX = "overlap_at_"
 TITLES = {"fold_change": "DE genes by fold change", "test": "DE genes by test"}
@@ -26,6 +26,7 @@ PALE = 0.5
 """Opacity of lines over fewer conditions than the others."""
 
 
+@docs
 def de_overlap(
     recovery: Any,
     definition: str | Sequence[str] | None = None,
@@ -46,10 +47,8 @@ def de_overlap(
         AnnData that :func:`scjepa.tl.deg_recovery` wrote to, or its table; call it with several ``top_k``.
     definition
         ``"fold_change"``, ``"test"`` or both; by default all in the table with any value.
-    ax
-        Axes to draw into, one per panel; new ones by default.
-    save
-        File to write.
+    %(panel_axes)s
+    %(save)s
 
     Returns
     -------
@@ -82,19 +81,16 @@ def de_overlap(
             f"recovery has the overlap at {len(lengths)} k: a curve needs several, for example "
             "scjepa.tl.deg_recovery(..., top_k=(5, 10, 20, 50, 100, 200))."
         )
-    available = list(dict.fromkeys(table["definition"]))
-    chosen = available if definition is None else ([definition] if isinstance(definition, str) else list(definition))
-    for name in chosen:
-        require_member(name, available, "definition", where="the definitions with values in recovery")
+    where = "the definitions with values in recovery"
+    definitions = chosen(definition, table["definition"], "definition", where)
 
-    axes = panels(len(chosen), ax, size=(4.9, 3.5), columns=2)
-    for name, axis in zip(chosen, axes, strict=True):
+    axes = panels(len(definitions), ax, size=(4.9, 3.5), columns=2)
+    for name, axis in zip(definitions, axes, strict=True):
         part = table[table["definition"] == name]
         n = _draw(axis, part, lengths)
-        axis.set_title(f"{TITLES.get(name, name)}, {n} condition{'s' * (n != 1)}", fontsize=10, color=INK)
-    axes[0].set_ylabel("share of the true top k found", fontsize=9)
-    figure = cast(Figure, axes[0].get_figure(root=True))
-    figure.draw_without_rendering()  # the layout decides now how far apart names must be
+        describe(axis, title=f"{TITLES.get(name, name)}, {counted(n)}")
+    describe(axes[0], y="share of the true top k found")
+    laid_out(axes[0])  # names are as far apart as they must be from now on
     for axis in axes:
         _name_lines(axis)
     return finish(axes[0], save)
@@ -103,14 +99,10 @@ def de_overlap(
 def _draw(ax: Axes, part: pd.DataFrame, lengths: list[int]) -> int:
     """Draw the lines of one definition; return the number of conditions behind them."""
     kind = part.drop_duplicates("method").set_index("method")["kind"]
-    keep = common_conditions(part, kind)
-    shown = part[pd.MultiIndex.from_frame(part[["perturbation", "context"]]).isin(keep)]
-    count = shown.drop_duplicates(["method", "perturbation", "context"])["method"].value_counts()
-    most = max((n for m, n in count.items() if kind[str(m)] != "ceiling"), default=count.max())
-    models = [m for m in kind.index if kind[m] == "model"]
-    color = {m: COLORS[i % len(COLORS)] for i, m in enumerate(models)}
+    shown = comparable(part, kind)
+    color = model_colors(m for m in kind.index if kind[m] == "model")
     top = 0.0
-    for method, mine in shown.groupby("method", sort=False):
+    for method, mine in shown.rows.groupby("method", sort=False):
         values = mine.groupby("k")["value"]
         mean: pd.Series = values.mean()
         model, ceiling = kind[method] == "model", kind[method] == "ceiling"
@@ -123,8 +115,8 @@ def _draw(ax: Axes, part: pd.DataFrame, lengths: list[int]) -> int:
             marker="o" if model else None,
             ms=4,
             zorder=4 if model else 3,
-            alpha=PALE if count[method] < most and not ceiling else 1,
-            label=str(method) if count[method] == most else f"{method} ({count[method]} of {most})",
+            alpha=PALE if shown.count[method] < shown.most and not ceiling else 1,
+            label=shown.label(str(method)),
         )
         top = max(top, float(mean.max()))
         if model:
@@ -136,11 +128,10 @@ def _draw(ax: Axes, part: pd.DataFrame, lengths: list[int]) -> int:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.set_ylim(0, min(1.06 * top, 1.02) or 1.0)
-    ax.set_xlabel("k, length of both lists (genes)", fontsize=9)
-    ax.grid(color="#E5E5E5", lw=0.6)
-    ax.set_axisbelow(True)
+    describe(ax, x="k, length of both lists (genes)")
+    grid(ax)
     tidy(ax)
-    return len(keep)
+    return shown.n
 
 
 def _apart(lengths: list[int]) -> list[int]:
@@ -158,8 +149,7 @@ def _name_lines(ax: Axes) -> None:
     lines = ax.get_lines()
     last = [(float(np.asarray(line.get_xdata())[-1]), float(np.asarray(line.get_ydata())[-1])) for line in lines]
     ends = ax.transData.transform(np.array(last))
-    figure = cast(Figure, ax.get_figure(root=True))
-    point = figure.dpi / 72
+    point = figure_of(ax).dpi / 72
     low, high = ax.get_window_extent().get_points()[:, 1]
     places = spread(ends[:, 1], 9.5 * point, low, high)
     for line, where, end, at in zip(lines, last, ends, places, strict=True):

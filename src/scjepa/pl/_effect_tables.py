@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from scjepa._checks import closest, some
+from scjepa._compat import as_text
 from scjepa._labels import CONTROL_TOKENS
 from scjepa._types import FloatArray
 
@@ -15,22 +17,36 @@ logger = logging.getLogger(__name__)
 
 PERTURBATION, GENE, EFFECT = "perturbation", "gene", "effect"
 
+SURE = "interval excludes 0"
+"""How legends name effects whose sign is known."""
 
-def check_effects(table: object, name: str = "effects", *, interval: bool = True) -> tuple[pd.DataFrame, list[str]]:
-    """Return the table and the columns that tell its conditions apart: the perturbation and all others before ``gene``."""
-    needed = [PERTURBATION, GENE, EFFECT, *(("lower", "upper") if interval else ())]
+
+def check_columns(table: object, needed: Sequence[str], made_by: str, name: str) -> pd.DataFrame:
+    """Return the table; raise unless it has the columns that the method ``made_by`` writes, and rows."""
     if not isinstance(table, pd.DataFrame):
-        raise TypeError(f"{name} is a {type(table).__name__}: expected the DataFrame of PerturbJEPA.predict_effect.")
+        raise TypeError(f"{name} is a {type(table).__name__}: expected the DataFrame of {made_by}.")
     missing = [c for c in needed if c not in table]
     if missing:
         raise ValueError(
-            f"{name} lacks the columns {missing}: expected the table of PerturbJEPA.predict_effect. "
+            f"{name} lacks the columns {missing}: expected the table of {made_by}. "
             f"Columns found: {some(list(table.columns), 10) or 'none'}."
         )
     if not len(table):
         raise ValueError(f"{name} has no rows to draw.")
-    before = list(table.columns[: list(table.columns).index(GENE)])
-    keys = [PERTURBATION, *(c for c in before if c != PERTURBATION)]
+    return table
+
+
+def keys_before(table: pd.DataFrame, column: str) -> list[str]:
+    """Return the columns that tell conditions apart: the perturbation and all others before ``column``."""
+    before = list(table.columns[: list(table.columns).index(column)])
+    return [PERTURBATION, *(c for c in before if c != PERTURBATION)]
+
+
+def check_effects(given: object, name: str = "effects", *, interval: bool = True) -> tuple[pd.DataFrame, list[str]]:
+    """Return the table and the columns that tell its conditions apart: the perturbation and all others before ``gene``."""
+    needed = [PERTURBATION, GENE, EFFECT, *(("lower", "upper") if interval else ())]
+    table = check_columns(given, needed, "PerturbJEPA.predict_effect", name)
+    keys = keys_before(table, GENE)
     twice = int(table.duplicated([*keys, GENE]).sum())
     if twice:
         raise ValueError(
@@ -42,15 +58,32 @@ def check_effects(table: object, name: str = "effects", *, interval: bool = True
 
 def condition_rows(table: pd.DataFrame, keys: list[str]) -> tuple[np.ndarray, pd.DataFrame]:
     """Return the number of each row's condition, and the conditions in the order of the table."""
-    number = table.groupby(keys, sort=False, observed=True).ngroup().to_numpy()
+    number = table.groupby(keys, sort=False, observed=True, dropna=False).ngroup().to_numpy()
     return number, table.drop_duplicates(keys)[keys].reset_index(drop=True)
 
 
 def condition_names(conditions: pd.DataFrame) -> list[str]:
     """Write conditions in words: the perturbation, then whatever else is not the same in all."""
     others = [c for c in conditions.columns if c != PERTURBATION and conditions[c].nunique() > 1]
-    written = lambda v: f"{v:g}" if isinstance(v, float) else str(v)
-    return [", ".join(map(written, row)) for row in conditions[[PERTURBATION, *others]].itertuples(index=False)]
+    return [in_words(row) for row in conditions[[PERTURBATION, *others]].itertuples(index=False)]
+
+
+def in_words(values: Iterable[object]) -> str:
+    """Write what tells a condition apart, numbers as short as they are."""
+    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+
+
+def gene_positions(genes: Sequence[str], found: pd.Index) -> np.ndarray:
+    """Return where the genes asked for are among those found; raise when one is not."""
+    asked = [genes] if isinstance(genes, str) else [str(g) for g in genes]
+    at = found.get_indexer(pd.Index(asked))
+    missing = [g for g, i in zip(asked, at, strict=True) if i < 0]
+    if missing or not asked:
+        raise ValueError(
+            f"genes: {some(missing) or 'none'} asked for, not in effects."
+            f"{closest(missing[0], found) if missing else ''} Genes found: {some(list(found))}."
+        )
+    return at
 
 
 def tidy_table(table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -90,9 +123,9 @@ def measured(effects: pd.DataFrame, keys: list[str], true: object, name: str = "
     if known.has_duplicates:
         raise ValueError(f"{name} has {int(known.duplicated().sum())} rows that repeat a condition. Keep one of each.")
     row = known.get_indexer(asked)
-    column = values.columns.get_indexer(pd.Index(effects[GENE].astype(str)))
+    column = values.columns.get_indexer(pd.Index(as_text(effects[GENE])))
     if (row < 0).all():
-        found = list(index[PERTURBATION].astype(str).unique())
+        found = list(as_text(index[PERTURBATION]).unique())
         raise ValueError(
             f"{name} has none of the {len(row)} conditions of effects: {some(condition_names(conditions))}."
             f"{closest(conditions[PERTURBATION].iloc[0], found)} Perturbations found: {some(found, 8) or 'none'}."
@@ -149,8 +182,8 @@ def _index_frame(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def _comparable(conditions: pd.DataFrame) -> pd.DataFrame:
     """Write conditions so that equal ones are equal: ``"B+A"`` is ``"A+B"``, numbers are numbers, the rest text."""
-    written = lambda c: c.astype(float) if pd.api.types.is_numeric_dtype(c) else c.astype(str)
-    return conditions.apply(lambda c: c.astype(str).map(_one_spelling) if c.name == PERTURBATION else written(c))
+    written = lambda c: c.astype(float) if pd.api.types.is_numeric_dtype(c) else as_text(c)
+    return conditions.apply(lambda c: as_text(c).map(_one_spelling) if c.name == PERTURBATION else written(c))
 
 
 def _one_spelling(label: str) -> str:

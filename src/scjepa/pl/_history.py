@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from scjepa.pl._figure import COLORS, INK, finish, panels, tidy
+from scjepa._docs import docs
+from scjepa.pl._figure import COLORS, describe, finish, legend, panels, tidy
 
 _LOSS = re.compile(r"^(?:(?P<stage>.+?)[/_.])?(?P<part>train|validation|val)_loss$")
 
@@ -40,6 +41,7 @@ def _flatten(history: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+@docs
 def history(
     source: Any, *, ax: Axes | Sequence[Axes] | None = None, save: str | os.PathLike[str] | None = None
 ) -> Figure:
@@ -55,10 +57,8 @@ def history(
         DataFrame, a Series or a list. Names are read as ``"[stage_]train_loss"`` and ``"[stage_]validation_loss"``;
         curves of single parts of the loss (``"..._train"``, ``"..._validation"``) are left out, the rest are
         diagnostics.
-    ax
-        Axes to draw into, one per panel; new ones by default.
-    save
-        File to write.
+    %(panel_axes)s
+    %(save)s
 
     Returns
     -------
@@ -98,9 +98,8 @@ def history(
             if part in stages[stage]:
                 epoch, y = stages[stage][part]
                 axis.plot(epoch, y, color=color, lw=1.6, marker="o" if len(y) < 3 else None, ms=4, label=part)
-        axis.set_title(f"{stage} loss".strip(), fontsize=10, color=INK)
-        axis.set_ylabel("loss", fontsize=9)
-        axis.legend(frameon=False, fontsize=8)
+        describe(axis, title=f"{stage} loss".strip(), y="loss")
+        legend(axis)
     if curves:
         axis = axes[len(stages)]
         styles = [(c, s) for s in ("-", "--", ":") for c in COLORS]
@@ -110,14 +109,11 @@ def history(
             axis.plot(epoch, y / top, style, color=color, lw=1.4, marker="o" if len(y) < 3 else None, ms=4, label=label)
         low = min(float((y / (np.abs(y).max() or 1.0)).min()) for _, y in curves.values())
         axis.set_ylim(min(0.0, low) - 0.05, 1.08)
-        axis.set_title("collapse diagnostics", fontsize=10, color=INK)
-        axis.set_ylabel("share of largest value", fontsize=9)
+        describe(axis, title="collapse diagnostics", y="share of largest value")
         # inside, where the curves leave most room; a veil for where they leave none
-        axis.legend(
-            fontsize=8, title="last value", title_fontsize=8, alignment="left", framealpha=0.8, edgecolor="none"
-        )
+        legend(axis, frameon=True, title="last value", alignment="left", framealpha=0.8, edgecolor="none")
     for axis in axes:
         tidy(axis)
-        axis.set_xlabel("epoch", fontsize=9)
+        describe(axis, x="epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     return finish(axes[0], save)

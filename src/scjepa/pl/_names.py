@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from scjepa._types import FloatArray
-from scjepa.pl._figure import INK
+from scjepa.pl._figure import INK, laid_out
 
 LEADER = "#8A8A8A"
 """Thin lines from a name to its dot, paler than both."""
@@ -45,9 +43,7 @@ def name_dots(ax: Axes, x: FloatArray, y: FloatArray, named: np.ndarray, names: 
     names
         Their names.
     """
-    figure = cast(Figure, ax.get_figure(root=True))
-    figure.draw_without_rendering()  # the layout decides now where the axes are
-    point = figure.dpi / 72
+    point = laid_out(ax).dpi / 72
     dots = ax.transData.transform(np.column_stack([x, y]))
     diagonal = np.linspace(*ax.get_xlim(), 200)
     soft = np.vstack([dots, ax.transData.transform(np.column_stack([diagonal, diagonal]))])

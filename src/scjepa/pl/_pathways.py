@@ -7,20 +7,19 @@ import os
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from scjepa._checks import require_member, require_positive_int, some
+from scjepa._docs import docs
 from scjepa._keys import Keys
 from scjepa.pl._effect_tables import condition_names
-from scjepa.pl._figure import INK, finish, tidy
-from scjepa.pl._written import written
+from scjepa.pl._figure import INK, axes_for, color_bar, finish, grid, laid_out, legend, rows, tidy
+from scjepa.pl._written import chosen, written
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +34,7 @@ RATES = {0.3: "0.5", 1: "0.1", 2: "0.01", 3: "10$^{-3}$", 5: "10$^{-5}$", 10: "1
 """FDRs that the legend shows, by minus log10."""
 
 
+@docs
 def pathways(
     terms: Any,
     *,
@@ -65,10 +65,8 @@ def pathways(
         Number of conditions to draw when ``perturbations`` is not given.
     fdr
         False discovery rate below which a dot gets a ring.
-    ax
-        Axes to draw into; new ones by default.
-    save
-        File to write.
+    %(ax)s
+    %(save)s
 
     Returns
     -------
@@ -112,10 +110,9 @@ def pathways(
     value, size = score.loc[leading].to_numpy(dtype=float), rate.loc[leading].to_numpy(dtype=float)
 
     names = [_term_name(term) for term in leading]
-    if ax is None:
-        wide_in = 2.1 + 0.062 * max(max(map(len, n.split("\n"))) for n in names) + 0.24 * len(pairs)
-        lines = sum(0.13 * n.count("\n") for n in names)
-        ax = plt.subplots(figsize=(max(wide_in, 4.4), 1.7 + lines + 0.23 * len(names)), layout="constrained")[1]
+    width = 2.1 + 0.062 * max(max(map(len, n.split("\n"))) for n in names) + 0.24 * len(pairs)
+    lines = sum(0.13 * n.count("\n") for n in names)
+    ax = axes_for(ax, (max(width, 4.4), 1.7 + lines + 0.23 * len(names)))
     x = np.arange(len(pairs)) + 0.45 * (np.arange(len(pairs)) // 2)  # a gap between conditions
     column, row = np.meshgrid(x, np.arange(len(names)))
     strength = np.clip(-np.log10(np.clip(size, 1e-300, 1.0)), 0.0, LIMITS.get(enrichment, 10.0))
@@ -137,9 +134,8 @@ def pathways(
         zorder=3,
     )
     ax.set_xticks(x, [WRITTEN[side] for *_, side in pairs], rotation=90)
-    ax.set_yticks(np.arange(len(names)), names)
+    rows(ax, names)
     ax.set_xlim(x[0] - 0.7, x[-1] + 0.7)
-    ax.set_ylim(len(names) - 0.4, -0.6)
     for i in range(0, len(x), 2):  # the two columns of a condition belong together
         ax.axvspan(x[i] - 0.55, x[i + 1] + 0.55, color="#F3F3F3", lw=0, zorder=0)
     titles = condition_names(conditions)
@@ -161,8 +157,7 @@ def pathways(
     tidy(ax)
     ax.tick_params(length=0, labelsize=7.5)
     ax.spines[:].set_visible(False)
-    ax.grid(axis="y", color="#E0E0E0", lw=0.5)
-    ax.set_axisbelow(True)
+    grid(ax, "y", color="#E0E0E0", lw=0.5)
     _legends(ax, dots, enrichment, most, fdr)
     finish(ax, save)
     return ax
@@ -173,12 +168,13 @@ def _conditions(table: pd.DataFrame, perturbations: str | Sequence[str] | None, 
     keys = ["perturbation", "context"]
     found = table.drop_duplicates(keys)[keys]
     if perturbations is not None:
-        asked = [perturbations] if isinstance(perturbations, str) else [str(p) for p in perturbations]
-        for name in asked:
-            require_member(name, found["perturbation"].unique(), "perturbations", where="the perturbations in terms")
+        asked = chosen(perturbations, found["perturbation"], "perturbations", "the perturbations in terms")
         place = {name: i for i, name in enumerate(asked)}
-        chosen = found[found["perturbation"].isin(asked)]
-        return chosen.sort_values("perturbation", key=lambda c: c.map(place), kind="stable").reset_index(drop=True)
+        return (
+            found[found["perturbation"].isin(asked)]
+            .sort_values("perturbation", key=lambda c: c.map(place), kind="stable")
+            .reset_index(drop=True)
+        )
     real = table[table["side"] == "real"]
     strength = real.assign(size=-np.log10(real["fdr"].clip(lower=1e-300))).groupby(keys)["size"].max()
     rank = pd.MultiIndex.from_frame(found).map(strength.to_dict()).to_numpy(dtype=float)
@@ -223,27 +219,23 @@ def _legends(ax: Axes, dots: Any, enrichment: str, most: float, fdr: float) -> N
     ]
     texts = [RATES[m] if m < most or not capped else f"≤ {RATES[m]}" for m in marks]
     handles.append(Line2D([], [], ls="", marker="o", ms=7, mfc="none", mec=INK, mew=1.0))
-    legend = ax.legend(
+    sizes = legend(
+        ax,
         handles,
         [*texts, f"below {fdr:g}"],
         title="FDR",
-        title_fontsize=8,
         fontsize=7.5,
-        frameon=False,
         loc="upper left",
         bbox_to_anchor=(1.0, 1.0),
         alignment="left",
         labelspacing=0.7,
         borderaxespad=0.2,
     )
-    figure = cast(Figure, ax.get_figure(root=True))
-    figure.draw_without_rendering()  # the layout decides now how large the axes are
+    figure = laid_out(ax)
     inch = np.array(ax.get_window_extent().size) / figure.dpi
-    below = (ax.get_window_extent().y1 - legend.get_window_extent().y0) / figure.dpi
+    below = (ax.get_window_extent().y1 - sizes.get_window_extent().y0) / figure.dpi
     height = max(min(1.2, inch[1] - below - 0.1), 0.5)
     place = ax.inset_axes(
         (1 + 0.12 / inch[0], (inch[1] - below - 0.1 - height) / inch[1], 0.1 / inch[0], height / inch[1])
     )
-    bar = figure.colorbar(dots, cax=place)
-    bar.set_label(SCORES.get(enrichment, "score"), fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+    color_bar(figure, dots, SCORES.get(enrichment, "score"), cax=place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from scjepa.pl._effect_tables import PERTURBATION, condition_names
-from scjepa.pl._figure import COLORS, INK, finish, panels, tidy
+from scjepa._docs import docs
+from scjepa.pl._effect_tables import PERTURBATION, check_columns, condition_names, keys_before
+from scjepa.pl._figure import COLORS, describe, figure_of, finish, legend, line_of_slope, panels, rows, tidy
 from scjepa.pl._names import name_dots
 
 NEEDED = (PERTURBATION, "n_cells", "effect_size", "noise", "reliability")
@@ -35,6 +36,7 @@ PALE = "#E4E4E4"
 EFFECT = "effect size (L2 over genes, noise taken off)"
 
 
+@docs
 def reliability(
     table: pd.DataFrame,
     *,
@@ -57,10 +59,8 @@ def reliability(
     n_labels
         Number of dots to name in a panel, the largest effects first; names that find no room are left out. Rows always
         have names.
-    ax
-        Axes to draw into, one per panel; new ones by default.
-    save
-        File to write.
+    %(panel_axes)s
+    %(save)s
 
     Returns
     -------
@@ -93,18 +93,16 @@ def reliability(
             _rows(panel, part, labels, top)
         else:
             _dots(panel, part, table["noise"], top)
-        panel.set_title(title or "size and noise of measured effects", fontsize=10, color=INK)
-        below = panel.transAxes + ScaledTranslation(0, -0.45, cast(Figure, panel.get_figure(root=True)).dpi_scale_trans)
-        legend = panel.legend(
+        describe(panel, title=title or "size and noise of measured effects")
+        below = panel.transAxes + ScaledTranslation(0, -0.45, figure_of(panel).dpi_scale_trans)
+        legend(
+            panel,
             title="reliability",
-            frameon=False,
-            fontsize=8,
             loc="upper center",
             bbox_to_anchor=(0.5, 0),
             bbox_transform=below,  # in inches: panels differ in height
             handletextpad=0.5,
         )
-        legend.get_title().set_fontsize(8)
         tidy(panel)
     if most > MOST_ROWS:  # after all legends: they decide how large the panels are
         for panel, part, labels in zip(axes, parts.values(), names, strict=True):
@@ -116,22 +114,14 @@ def reliability(
 
 def _checked(table: Any) -> tuple[pd.DataFrame, list[str]]:
     """Return the rows whose noise is known, and the columns that tell conditions apart."""
-    made_by = "PerturbJEPA.get_reliability"
-    if not isinstance(table, pd.DataFrame):
-        raise TypeError(f"table is a {type(table).__name__}: expected the DataFrame of {made_by}.")
-    missing = [c for c in NEEDED if c not in table]
-    if missing:
-        raise ValueError(f"table lacks the columns {missing}: expected the table of {made_by}.")
-    if not len(table):
-        raise ValueError("table has no rows to draw.")
+    table = check_columns(table, NEEDED, "PerturbJEPA.get_reliability", "table")
     known = table[table[["effect_size", "noise", "reliability"]].notna().all(axis=1)]
     if not len(known):
         raise ValueError(
             f"the noise is known of none of the {len(table)} conditions in table: it takes single cells, or several "
             "profiles of a condition or of the controls."
         )
-    before = list(table.columns[: list(table.columns).index("n_cells")])
-    return known.reset_index(drop=True), [PERTURBATION, *(c for c in before if c != PERTURBATION)]
+    return known.reset_index(drop=True), keys_before(table, "n_cells")
 
 
 def _panels(table: pd.DataFrame, keys: list[str]) -> tuple[str, dict[str, pd.DataFrame]]:
@@ -159,10 +149,9 @@ def _rows(ax: Axes, part: pd.DataFrame, names: list[str], top: float) -> None:
     ax.barh(at, part["noise"], height=0.7, color=PALE, lw=0, label="length of the noise", zorder=1)
     for mine, color, text in _bands(part):
         ax.scatter(part["effect_size"][mine], at[mine], s=24, color=color, lw=0, zorder=3, clip_on=False, label=text)
-    ax.set_yticks(at, names)
-    ax.set_ylim(len(part) - 0.4, -0.6)
+    rows(ax, names)
     ax.set_xlim(0, top)
-    ax.set_xlabel(EFFECT, fontsize=9)
+    describe(ax, x=EFFECT)
 
 
 def _dots(ax: Axes, part: pd.DataFrame, noise: pd.Series, top: float) -> None:
@@ -171,11 +160,9 @@ def _dots(ax: Axes, part: pd.DataFrame, noise: pd.Series, top: float) -> None:
         x, y = part["noise"][mine], part["effect_size"][mine]
         ax.scatter(x, y, s=16, color=color, lw=0, alpha=0.85, zorder=4 - i / 10, clip_on=False, label=text)
     for least, style in ((RELIABLE, "--"), (WEAK, ":")):
-        slope = float(np.sqrt(least / (1 - least)))
-        ax.axline((0, 0), slope=slope, color=INK, lw=0.8, ls=style, zorder=1, label=LINES.get(least))
+        line_of_slope(ax, float(np.sqrt(least / (1 - least))), ls=style, label=LINES.get(least))
     low, high = float(noise.min()), float(noise.max())
     margin = 0.06 * (high - low) or 0.1 * high or 1.0
     ax.set_xlim(low - margin, high + margin)
     ax.set_ylim(0, top)
-    ax.set_xlabel("noise of sampling cells (L2 over genes)", fontsize=9)
-    ax.set_ylabel(EFFECT.replace(" (", "\n("), fontsize=9)
+    describe(ax, x="noise of sampling cells (L2 over genes)", y=EFFECT.replace(" (", "\n("))

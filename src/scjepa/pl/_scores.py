@@ -12,11 +12,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scjepa._checks import require_member
+from scjepa._docs import docs
 from scjepa._keys import Keys
 from scjepa._score_rows import beyond_ceiling, shown_once
-from scjepa.pl._figure import COLORS, INK, MUTED, finish, panels, tidy
-from scjepa.pl._written import ALL_CONDITIONS, common_conditions
+from scjepa.pl._figure import INK, MUTED, describe, finish, grid, model_colors, panels, tidy
+from scjepa.pl._written import ALL_CONDITIONS, SCORES, chosen, comparable, written
 
 TITLES = {
     "l2": "L2 ↓",
@@ -66,9 +66,8 @@ MAX_PANELS = 9
 PALE = 0.45
 """Opacity of bars over fewer conditions than the others, which can't be compared with them."""
 
-COLUMNS = ("method", "kind", "perturbation", "context", "metric", "value")
 
-
+@docs
 def scores(
     scores: Any,
     metric: str | Sequence[str] | None = None,
@@ -90,10 +89,8 @@ def scores(
         Table of :func:`scjepa.tl.evaluate`, several joined with :func:`pandas.concat`, or the scored AnnData.
     metric
         Metric or metrics to draw; by default all with any value, of more than nine those of the profile "minimal".
-    ax
-        Axes to draw into, one per panel; new ones by default.
-    save
-        File to write.
+    %(panel_axes)s
+    %(save)s
 
     Returns
     -------
@@ -114,49 +111,36 @@ def scores(
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
     ['model', 'mean']
     """
-    if hasattr(scores, "uns"):
-        found = scores.uns.get(Keys.uns.root, {})
-        if Keys.uns.scores not in found:
-            raise ValueError("the AnnData has no scores: run scjepa.tl.evaluate first.")
-        scores = found[Keys.uns.scores]
-    missing = [c for c in COLUMNS if c not in scores]
-    if missing:
-        raise ValueError(f"scores lacks the columns {missing}: expected the table returned by scjepa.tl.evaluate.")
-    table = shown_once(scores.astype(dict.fromkeys(COLUMNS[:-1], str)))  # files give categories back
+    table = shown_once(written(scores, Keys.uns.scores, SCORES, "scjepa.tl.evaluate", "scores"))
     filled = table.dropna(subset="value")
     if not len(filled):
         raise ValueError("scores has no values to draw.")
     available = list(dict.fromkeys(filled["metric"]))
-    chosen = available if metric is None else ([metric] if isinstance(metric, str) else list(metric))
+    metrics = chosen(metric, available, "metric", "the metrics with values in scores")
     if metric is None and len(available) > MAX_PANELS:
         minimal = list(TITLES)[: list(TITLES).index("mse")]
-        chosen = [m for m in available if m in minimal] or available[:MAX_PANELS]
-    for name in chosen:
-        require_member(name, available, "metric", where="the metrics with values in scores")
+        metrics = [m for m in available if m in minimal] or available[:MAX_PANELS]
 
-    condition = ["perturbation", "context"]
     kind = table.drop_duplicates("method").set_index("method")["kind"]
     overall = filled["perturbation"] == ALL_CONDITIONS  # one score of all conditions at once
     single = filled[~overall] if not overall.all() else filled
-    keep = common_conditions(single, kind)
-    shown = single[pd.MultiIndex.from_frame(single[condition]).isin(keep)]
-    count = shown.drop_duplicates(["method", *condition])["method"].value_counts()
-    rank = shown[shown["metric"] == ("l2" if "l2" in available else chosen[0])].groupby("method")["value"].mean()
+    shown = comparable(single, kind)
+    rows, count, most = shown.rows, shown.count, shown.most
+    rank = rows[rows["metric"] == ("l2" if "l2" in available else metrics[0])].groupby("method")["value"].mean()
     models = [m for m in kind.index if kind[m] == "model" and m in count]
     others = sorted((m for m in kind.index if kind[m] != "model" and m in count), key=lambda m: rank.get(m, np.inf))
-    most = max((n for m, n in count.items() if kind[m] != "ceiling"), default=count.max())
     others.sort(key=lambda m: kind[m] == "ceiling")
     methods = models + others
-    color = {m: COLORS[i % len(COLORS)] for i, m in enumerate(models)} | dict.fromkeys(others, MUTED)
-    lines = {m: textwrap.fill(m, 24) if " = " in m else m for m in methods}  # joint names would squeeze the panels
-    names = [lines[m] if count[m] == most else f"{lines[m]} ({count[m]} of {most})" for m in methods]
+    color = model_colors(models) | dict.fromkeys(others, MUTED)
+    # joint names would squeeze the panels
+    names = [shown.label(m, textwrap.fill(m, 24) if " = " in m else m) for m in methods]
 
-    axes = panels(len(chosen), ax, size=(3.1, 0.9 + 0.32 * len(methods)), columns=4 if len(chosen) > 6 else 3)
+    axes = panels(len(metrics), ax, size=(3.1, 0.9 + 0.32 * len(methods)), columns=4 if len(metrics) > 6 else 3)
     left = [spec is None or ax is not None or spec.is_first_col() for spec in (a.get_subplotspec() for a in axes)]
-    for j, (name, axis) in enumerate(zip(chosen, axes, strict=True)):
+    for j, (name, axis) in enumerate(zip(metrics, axes, strict=True)):
         once = filled[overall & filled["method"].isin(methods) & (filled["metric"] == name)]
-        each = shown[shown["metric"] == name]
-        _panel(axis, name, each if once.empty else once, kind[methods], color, crowd=len(keep) if once.empty else 1)
+        each = rows[rows["metric"] == name]
+        _panel(axis, name, each if once.empty else once, kind[methods], color, crowd=shown.n if once.empty else 1)
         here = each["method"].value_counts()
         for bar, (i, m) in zip(axis.patches, enumerate(methods), strict=True):
             if kind[m] == "ceiling" or not once.empty or here.get(m, 0) in (0, most):
@@ -195,9 +179,8 @@ def _panel(ax: Axes, name: str, part: pd.DataFrame, kind: pd.Series, color: dict
     if part["value"].min() < 0:
         ax.axvline(0, color=INK, lw=0.8, zorder=4)
     ax.set_ylim(len(kind) - 0.4, -0.6)
-    ax.set_title(TITLES.get(name, name), fontsize=10, color=INK)
-    ax.grid(axis="x", color="#E5E5E5", lw=0.6, zorder=0)
-    ax.set_axisbelow(True)
+    describe(ax, title=TITLES.get(name, name))
+    grid(ax, "x")
     tidy(ax)
 
 

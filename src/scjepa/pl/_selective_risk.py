@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from scjepa._checks import require_member
+from scjepa._docs import docs
 from scjepa._keys import Keys
-from scjepa.pl._figure import COLORS, INK, MUTED, finish, tidy
+from scjepa.pl._figure import COLORS, INK, MUTED, axes_for, counted, describe, finish, grid, legend, tidy
 from scjepa.pl._written import written
 
 IDEAL = "ideal"
@@ -20,6 +20,7 @@ NAMES = {"width": "interval width", "distance": "distance from training"}
 """What the uncertainties of :func:`scjepa.tl.evaluate_intervals` are."""
 
 
+@docs
 def selective_risk(
     curves: Any,
     *,
@@ -42,10 +43,8 @@ def selective_risk(
         Set of genes that errors and widths are of: ``"expressed"``, ``"all"`` or ``"top_20"``.
     level
         Level whose widths order the conditions, by default the highest.
-    ax
-        Axes to draw into; new ones by default.
-    save
-        File to write.
+    %(ax)s
+    %(save)s
 
     Returns
     -------
@@ -85,8 +84,7 @@ def selective_risk(
     if IDEAL not in lines:
         raise ValueError(f"curves lacks the uncertainty {IDEAL!r}: expected a table written by {made_by}.")
 
-    if ax is None:
-        ax = plt.subplots(figsize=(4.6, 3.8), layout="constrained")[1]
+    ax = axes_for(ax, (4.6, 3.8))
     best = lines.pop(IDEAL)
     all_kept = float(best["risk"].iloc[-1])
     for i, (name, line) in enumerate(sorted(lines.items(), key=lambda item: list(NAMES).index(item[0]))):
@@ -104,14 +102,15 @@ def selective_risk(
     ax.set_xlim(0, 1.02)
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    n = len(best)
-    ax.set_title(f"selective risk, {n} condition{'s' * (n != 1)}", fontsize=10, color=INK)
-    ax.set_xlabel("conditions kept, most certain first", fontsize=9)
-    ax.set_ylabel(f"mean L2 error of what is kept\n({genes.replace('_', ' ')} genes, log-normalized)", fontsize=9)
-    ax.grid(color="#E5E5E5", lw=0.6)
-    ax.set_axisbelow(True)
+    describe(
+        ax,
+        title=f"selective risk, {counted(len(best))}",
+        x="conditions kept, most certain first",
+        y=f"mean L2 error of what is kept\n({genes.replace('_', ' ')} genes, log-normalized)",
+    )
+    grid(ax)
     tidy(ax)
-    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17))
+    legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     finish(ax, save)
     return ax
 

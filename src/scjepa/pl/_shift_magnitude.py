@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from scjepa._docs import docs
 from scjepa._keys import Keys
 from scjepa.pl._effect_tables import check_effects, condition_names, condition_rows, measured, tidy_table
-from scjepa.pl._figure import COLORS, INK, finish, tidy
+from scjepa.pl._figure import axes_for, describe, finish, legend, line_of_slope, model_colors, square, tidy
 from scjepa.pl._names import name_dots
-from scjepa.pl._scores import COLUMNS
+from scjepa.pl._written import SCORES, written
 
 LOW, HIGH = 0.85, 1.15
 """The band in which an effect counts as predicted in its true size."""
@@ -23,6 +23,7 @@ NO_CHANGE = "no change"
 """Row of the baseline whose L2 is the length of the measured effect."""
 
 
+@docs
 def shift_magnitude(
     predicted: Any,
     true: pd.DataFrame | None = None,
@@ -47,10 +48,8 @@ def shift_magnitude(
         several) in the index, like :func:`scjepa.datasets.true_effects`. Lengths are over the genes in both.
     n_labels
         Number of conditions to name, the worst ratios first; names that find no room are left out.
-    ax
-        Axes to draw into; new ones by default.
-    save
-        File to write.
+    %(ax)s
+    %(save)s
 
     Returns
     -------
@@ -71,34 +70,30 @@ def shift_magnitude(
     [[5.0, 2.5], [1.0, 0.5]]
     """
     lengths = _of_scores(predicted) if true is None else _of_effects(predicted, true)
-    if ax is None:
-        ax = plt.subplots(figsize=(4.4, 4.2), layout="constrained")[1]
+    ax = axes_for(ax, (4.4, 4.2))
     top = 1.12 * float(lengths[["true", "predicted"]].to_numpy().max()) or 1.0
     ax.fill_between([0, top], [0, LOW * top], [0, HIGH * top], color="#ECECEC", lw=0, zorder=0)
-    ax.axline((0, 0), slope=1, color=INK, lw=0.8, ls="--", zorder=1)
+    line_of_slope(ax)
     ratio = (lengths["predicted"] / lengths["true"]).to_numpy()
     good = (ratio >= LOW) & (ratio <= HIGH)
-    methods = list(dict.fromkeys(lengths["method"]))
-    for i, method in enumerate(methods):
+    colors = model_colors(dict.fromkeys(lengths["method"]))
+    for method, color in colors.items():
         mine = (lengths["method"] == method).to_numpy()
         text = f"{int(good[mine].sum())} of {int(mine.sum())} within {LOW}–{HIGH}, median {np.median(ratio[mine]):.2f}"
         ax.scatter(
             lengths["true"][mine],
             lengths["predicted"][mine],
             s=22,
-            color=COLORS[i % len(COLORS)],
+            color=color,
             lw=0,
             alpha=0.85,
             zorder=3,
-            label=f"{method}: {text}" if len(methods) > 1 else text,
+            label=f"{method}: {text}" if len(colors) > 1 else text,
         )
-    ax.set_xlim(0, top)
-    ax.set_ylim(0, top)
-    ax.set_aspect("equal")
-    ax.set_title("size of effects", fontsize=10, color=INK)
-    ax.set_xlabel("true effect length (L2 over genes, log-normalized)", fontsize=9)
-    ax.set_ylabel("predicted effect length", fontsize=9)
-    ax.legend(frameon=False, fontsize=8, loc="upper left", handletextpad=0.3)
+    square(ax, 0, top)
+    true_length = "true effect length (L2 over genes, log-normalized)"
+    describe(ax, title="size of effects", x=true_length, y="predicted effect length")
+    legend(ax, loc="upper left", handletextpad=0.3)
     tidy(ax)
     with np.errstate(divide="ignore"):
         far = np.abs(np.log(ratio))
@@ -127,23 +122,8 @@ def _of_effects(predicted: Any, true: pd.DataFrame) -> pd.DataFrame:
 
 def _of_scores(scores: Any) -> pd.DataFrame:
     """Return lengths from a table of scores: the ratio times the L2 of "no change"."""
-    if hasattr(scores, "uns"):
-        found = scores.uns.get(Keys.uns.root, {})
-        if Keys.uns.scores not in found:
-            raise ValueError("the AnnData has no scores: run scjepa.tl.evaluate first.")
-        scores = found[Keys.uns.scores]
-    if not isinstance(scores, pd.DataFrame):
-        raise TypeError(
-            f"predicted is a {type(scores).__name__}: expected the table or AnnData of scjepa.tl.evaluate, or "
-            "predicted effects together with true=."
-        )
-    if any(c not in scores for c in COLUMNS):
-        missing = [c for c in COLUMNS if c not in scores]
-        raise ValueError(
-            f"predicted lacks the columns {missing} of a table of scjepa.tl.evaluate. If these are predicted effects, "
-            "give the measured ones too: true=..."
-        )
-    table = scores.astype(dict.fromkeys(COLUMNS[:-1], str))  # files give categories back
+    hint = " If these are predicted effects, give the measured ones too: true=..."
+    table = written(scores, Keys.uns.scores, SCORES, "scjepa.tl.evaluate", "predicted", hint)
     condition = ["perturbation", "context"]
     ratio = table[(table["metric"] == "shift_ratio") & (table["kind"] == "model")].dropna(subset="value")
     size = table[(table["metric"] == "l2") & (table["method"] == NO_CHANGE)].drop_duplicates(condition)

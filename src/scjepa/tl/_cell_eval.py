@@ -12,8 +12,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 from anndata.utils import make_index_unique
 
+from scjepa._docs import docs
 from scjepa._types import IntArray, Matrix
-from scjepa.tl._inputs import Labels, check_anndata, read_sides, resolve_labels
+from scjepa.tl.evaluation._inputs import Labels, check_anndata, read_sides, resolve_labels
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class _Block(NamedTuple):
     context: str
 
 
+@docs
 def to_cell_eval(
     pred: AnnData,
     real: AnnData,
@@ -48,11 +50,13 @@ def to_cell_eval(
 
     Parameters
     ----------
-    pred, real, perturbation_key, control, context_key, separator, layer
-        As for :func:`scjepa.tl.evaluate`.
+    %(pred)s
+    %(real)s
     dir
         Folder of the files ``cell_eval_pred.h5ad`` and ``cell_eval_real.h5ad``; made if absent, and files of these
         names are replaced.
+    %(labels_of_pred)s
+    %(measured_layer)s
 
     Returns
     -------

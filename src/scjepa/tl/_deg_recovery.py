@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,17 +10,26 @@ import pandas as pd
 from anndata import AnnData
 
 from scjepa._checks import require_member, require_positive_int
+from scjepa._docs import docs
 from scjepa._keys import Keys
 from scjepa._types import FloatArray
-from scjepa.tl._contenders import Baselines, contenders
-from scjepa.tl._differential import TESTS, Genes, GeneTest, compare_genes
-from scjepa.tl._inputs import check_anndata, resolve_labels, store_table
+from scjepa.tl.evaluation._contenders import Baselines, contenders
+from scjepa.tl.evaluation._differential import (
+    DEFINITIONS,
+    TESTS,
+    Definition,
+    Genes,
+    GeneTest,
+    beyond,
+    check_rates,
+    compare_genes,
+)
+from scjepa.tl.evaluation._inputs import check_anndata, resolve_labels, store_table
 
-Definition = Literal["fold_change", "test"]
-DEFINITIONS: tuple[Definition, ...] = ("fold_change", "test")
 COLUMNS = ["method", "kind", "perturbation", "context", "definition", "metric", "value"]
 
 
+@docs
 def deg_recovery(
     pred: AnnData,
     real: AnnData,
@@ -49,9 +57,11 @@ def deg_recovery(
 
     Parameters
     ----------
-    pred, real, train, perturbation_key, control, context_key, separator, layer, baselines
-        As for :func:`scjepa.tl.evaluate`. Predicted cells are compared with the predictor's own controls of the
-        context where ``pred`` has any, else with the real ones.
+    %(pred)s
+    %(real)s
+    %(train)s
+    %(labels_of_pred)s
+    %(measured_layer)s
     definitions
         ``"fold_change"``: a gene is differentially expressed when its fold change is above ``threshold`` or below
         ``1 / threshold``. ``"test"``: when the adjusted p-value of a test of cells is below ``fdr``.
@@ -66,15 +76,13 @@ def deg_recovery(
         As in :func:`scanpy.tl.rank_genes_groups`; ``"wilcoxon"`` is corrected for ties.
     top_k
         Lengths of the lists of ``"overlap_at_k"``.
+    %(baselines)s
     ceiling
         Whether to add the row "replicate ceiling": the genes of one half of the real cells as the prediction of those
         of the other half. Halves find fewer genes than all cells, so the ceiling is on the low side.
-    method
-        Name of the rows of ``pred``.
-    max_cells
-        Cells of a condition, and controls of a context, beyond which a test uses a random subset.
-    key_added
-        Key of the table in ``pred.uns["jepa"]``.
+    %(method)s
+    %(max_cells)s
+    %(key_added)s
     seed
         Of subsets and halves.
 
@@ -150,21 +158,6 @@ def deg_recovery(
     table = table.groupby(COLUMNS[:-1], sort=False, observed=True)["value"].mean().reset_index()
     store_table(pred, key_added, table)
     return table.copy()
-
-
-def check_rates(threshold: float, pseudocount: float, fdr: float) -> None:
-    """Raise unless the definition of a differentially expressed gene makes sense."""
-    if not threshold > 1:
-        raise ValueError(f"threshold={threshold:g}: expected a fold change above 1, for example 1.5.")
-    if not pseudocount > 0:
-        raise ValueError(f"pseudocount={pseudocount:g}: expected a number above 0; 1e-9 is what scanpy adds.")
-    if not 0 < fdr < 1:
-        raise ValueError(f"fdr={fdr:g}: expected a rate between 0 and 1, for example 0.05.")
-
-
-def beyond(log2fc: FloatArray, threshold: float) -> npt.NDArray[np.bool_]:
-    """Return which genes change by more than ``threshold`` times, up or down."""
-    return np.abs(log2fc) > np.log2(threshold)
 
 
 def _called(side: Genes, j: int, definition: str, threshold: float, fdr: float) -> npt.NDArray[np.bool_] | None:

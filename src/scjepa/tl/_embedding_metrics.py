@@ -8,15 +8,17 @@ from anndata import AnnData
 from scipy.stats import rankdata
 
 from scjepa._checks import closest, some
+from scjepa._docs import docs
 from scjepa._keys import Keys
 from scjepa._types import FloatArray
 from scjepa.data._conditions import weighted_means
-from scjepa.tl._inputs import Cells, check_anndata, find_conditions, group, resolve_labels, store_table
+from scjepa.tl.evaluation._inputs import Cells, check_anndata, find_conditions, group, resolve_labels, store_table
 
 EMBEDDING_METRICS = ("cosine", "l2", "spearman", "cosine_shift", "spearman_shift")
 NO_CHANGE, SHUFFLED = "no change", "shuffled conditions"
 
 
+@docs
 def embedding_metrics(
     pred: AnnData,
     real: AnnData,
@@ -33,15 +35,14 @@ def embedding_metrics(
 
     Parameters
     ----------
-    pred, real, perturbation_key, control, context_key, separator
-        As for :func:`scjepa.tl.evaluate`; only embeddings and labels are read.
+    pred, real
+        Predicted and measured cells, as for :func:`scjepa.tl.evaluate`; only embeddings and labels are read.
     obsm
         Embedding in ``pred.obsm`` (scjepa predictions have it) and ``real.obsm``, of the same encoder:
         ``real.obsm["X_jepa"] = model.get_latent_representation(real)``.
-    method
-        Name of the rows of ``pred``.
-    key_added
-        Key of the table in ``pred.uns["jepa"]``.
+    %(labels_of_pred)s
+    %(method)s
+    %(key_added)s
 
     Returns
     -------

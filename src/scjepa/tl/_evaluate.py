@@ -9,19 +9,21 @@ import pandas as pd
 from anndata import AnnData
 
 from scjepa._checks import require_positive_int
+from scjepa._docs import docs
 from scjepa._keys import Keys
-from scjepa.tl._contenders import Baselines, contenders
 from scjepa.tl._embedding_metrics import embedding_metrics
-from scjepa.tl._inputs import check_anndata, prediction_record, resolve_labels, store_table
-from scjepa.tl._leaks import find_leaks
-from scjepa.tl._profiles import Profile, choose_metrics
-from scjepa.tl._stated import add_stated, read_stated, warn_stated
-from scjepa.tl._table import score_table
 from scjepa.tl._verdict import verdict
+from scjepa.tl.evaluation._contenders import Baselines, contenders
+from scjepa.tl.evaluation._inputs import check_anndata, prediction_record, resolve_labels, store_table
+from scjepa.tl.evaluation._leaks import find_leaks
+from scjepa.tl.evaluation._profiles import Profile, choose_metrics
+from scjepa.tl.evaluation._stated import add_stated, read_stated, warn_stated
+from scjepa.tl.evaluation._table import score_table
 
 logger = logging.getLogger(__name__)
 
 
+@docs
 def evaluate(
     pred: AnnData,
     real: AnnData,
@@ -48,45 +50,27 @@ def evaluate(
 
     Parameters
     ----------
-    pred
-        Predicted cells (or one profile per condition) x genes of *any* tool, log-normalised in ``X``, labels in
-        ``obs``. Control cells are optional: with them a predicted effect is taken against the predictor's own
-        controls of the context, without them against the real ones.
-    real
-        Measured cells: controls of every context and every predicted condition; usually also the training
-        conditions. Counts (normalised to 10,000 per cell and log1p'd here) or log-normalised. All genes of ``pred``
-        must be there, in any order.
+    %(pred)s
+    %(real)s
     profile
         ``"minimal"``: mean profiles, E-distance, ratios, discrimination. ``"full"``: everything below. ``"vcc"``: the
         three scores of the Virtual Cell Challenge. ``"embedding"``: :func:`scjepa.tl.embedding_metrics` of
         ``obsm["X_jepa"]``, which both AnnData need.
-    train
-        Cells that the predictor was trained on (controls included), for the baselines. By default the training
-        conditions that scjepa predictions carry in ``uns``; without such a record every condition of ``real`` that
-        is not predicted.
-    perturbation_key, control, context_key, separator
-        ``obs`` column of perturbation labels, label of controls, ``obs`` column of contexts (cell type, cell line)
-        and what joins combinations. By default what ``pred.uns`` says, else no context, ``"control"`` and ``"+"``;
-        ``context_key=""`` means no context.
-    layer
-        Layer of ``real`` and ``train`` with the expression values (``X`` by default).
+    %(train)s
+    %(labels_of_pred)s
+    %(measured_layer)s
     metrics
         Names from the table below, instead of those of the profile.
-    baselines
-        ``"auto"`` for every baseline that has a prediction for one of the conditions, a list of
-        :class:`~scjepa.baselines.Baseline` objects (fitted here), or None.
+    %(baselines)s
     ceiling
         Whether to add the row "replicate ceiling": how well the data allow a prediction to score, see Notes.
     n_pcs
         Principal components in which scores of cells are computed. They are fitted on (at most 5,000 of the) real
         controls and training cells only, and all share one scale: coordinates are divided by the mean standard
         deviation of the components over these cells.
-    method
-        Name of the rows of ``pred``.
-    max_cells
-        Cells per condition beyond which scores of cells and tests of genes use a random subset. Means always use all.
-    key_added
-        Key of the table in ``pred.uns["jepa"]``.
+    %(method)s
+    %(max_cells)s
+    %(key_added)s
     seed
         Seed of the subsets.
 

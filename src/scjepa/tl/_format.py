@@ -5,16 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from scjepa._docs import docs
 from scjepa._score_rows import beyond_ceiling, shown_once
-from scjepa.tl._profiles import ALL_CONDITIONS, GOALS
-from scjepa.tl._stated import stated_lines
-from scjepa.tl._summary import check_scores, distance_from_goal, summarize_scores
+from scjepa.tl._summary import summarize_scores
 from scjepa.tl._verdict import verdict
+from scjepa.tl.evaluation._profiles import ALL_CONDITIONS, GOALS
+from scjepa.tl.evaluation._scores import check_scores, distance_from_goal
+from scjepa.tl.evaluation._stated import stated_lines
 
 WIDE = 9
 """Metrics beyond which methods become columns."""
 
 
+@docs
 def format_scores(scores: pd.DataFrame, *, verdicts: bool = True) -> str:
     """Lay the means of a score table out for printing.
 
@@ -28,8 +31,7 @@ def format_scores(scores: pd.DataFrame, *, verdicts: bool = True) -> str:
 
     Parameters
     ----------
-    scores
-        Table of :func:`scjepa.tl.evaluate`, or several joined with :func:`pandas.concat`.
+    %(scores)s
     verdicts
         Whether to add the claims, and what the predictions say of themselves.
 

@@ -9,15 +9,17 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scjepa._checks import closest, require_positive_int, some
+from scjepa._checks import closest, require_levels, require_positive_int, some
+from scjepa._compat import as_text
+from scjepa._docs import docs
 from scjepa._keys import Keys
 from scjepa._labels import parse_label
 from scjepa._types import FloatArray
 from scjepa.data import ConditionTable, condition_table
-from scjepa.data._conditions import SINGLE_CONTEXT
+from scjepa.data._groups import SINGLE_CONTEXT
 from scjepa.metrics import interval_coverage, interval_width, l2, selective_risk_curve, uncertainty_spearman
-from scjepa.tl._inputs import check_anndata, store_table
-from scjepa.tl._profiles import ALL_CONDITIONS
+from scjepa.tl.evaluation._inputs import check_anndata, store_table
+from scjepa.tl.evaluation._profiles import ALL_CONDITIONS
 
 COLUMNS = ("level", "kind", "perturbation", "context", "genes", "metric", "value")
 CURVE_COLUMNS = ("level", "genes", "uncertainty", "kept", "risk")
@@ -37,6 +39,7 @@ class _Stated(NamedTuple):
     expressed: np.ndarray
 
 
+@docs
 def evaluate_intervals(
     effects: pd.DataFrame | Mapping[float, pd.DataFrame],
     real: AnnData,
@@ -64,11 +67,8 @@ def evaluate_intervals(
     real
         Measured cells: all predicted conditions and controls of their contexts; counts or log-normalised. Where doses
         or kinds differ, give the cells of the one that ``effects`` is about.
-    perturbation_key, control, context_key, separator
-        ``obs`` column of perturbation labels, label of controls, ``obs`` column of contexts and what joins
-        combinations.
-    layer
-        Layer of ``real`` with the expression values (``X`` by default).
+    %(labels)s
+    %(measured_layer)s
     level
         Level of the intervals, if ``effects`` is a single table.
     n_top
@@ -151,9 +151,7 @@ def _by_level(effects: object, level: float) -> dict[float, pd.DataFrame]:
             f"{'a ' + type(wrong[0]).__name__ if wrong else 'nothing'}: expected the DataFrame of "
             "PerturbJEPA.predict_effect, or a dictionary level -> DataFrame."
         )
-    bad = [k for k in tables if isinstance(k, bool) or not isinstance(k, (int, float, np.floating)) or not 0 < k < 1]
-    if bad:
-        raise ValueError(f"effects has the levels {some(bad)}: expected numbers between 0 and 1, for example 0.9.")
+    require_levels(tables, "effects")
     return {float(k): v for k, v in tables.items()}
 
 
@@ -170,7 +168,7 @@ def _read(
     if not len(table):
         raise ValueError(f"{name} has no rows.")
     contexts = _contexts(table, name, measured, context_key)
-    labels = table["perturbation"].astype(str)
+    labels = as_text(table["perturbation"])
     actions = {label: parse_label(label, control, separator) for label in labels.unique()}
     asked = pd.MultiIndex.from_arrays([labels.map(lambda label: separator.join(actions[label])), contexts])
     number = asked.factorize()[0]
@@ -186,7 +184,7 @@ def _read(
             f"{len(lost)} of {len(rows)} conditions of {name} have no perturbed cells in real: {some(lost)}."
             f"{closest(lost[0], known)} Leave their rows out, or check perturbation_key, context_key and separator."
         )
-    genes = pd.Index(table["gene"].astype(str))
+    genes = pd.Index(as_text(table["gene"]))
     found = genes.unique()
     column = pd.Index(measured.genes).get_indexer(found)
     if (column < 0).any():
@@ -229,7 +227,7 @@ def _contexts(table: pd.DataFrame, name: str, measured: ConditionTable, context_
         )
     known = sorted(set(measured.contexts.astype(str)))
     if own is not None:
-        return table[own].astype(str).to_numpy(dtype=object)
+        return as_text(table[own]).to_numpy(dtype=object)
     if context_key and len(known) > 1:
         raise ValueError(
             f"{name} has no column {context_key!r}, and real has {len(known)} contexts: {some(known)}. Add the column."

@@ -19,7 +19,7 @@ from scjepa._checks import closest, require_column, require_labels, require_memb
 from scjepa._keys import Keys
 from scjepa._types import FloatArray, Matrix
 from scjepa.data import fit_components
-from scjepa.tl._inputs import check_anndata, reference_matrix, store_table
+from scjepa.tl.evaluation._inputs import check_anndata, reference_matrix, store_table
 
 Compared = Literal["PCA", "expression"]
 EXPRESSION, PCA = "expression", "PCA"

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
-from scipy.stats import false_discovery_control, hypergeom, spearmanr
+from scipy.stats import spearmanr
 
-from scjepa._checks import require_member, require_positive_int, some
+from scjepa._checks import require_member, require_positive_int
+from scjepa._docs import docs
 from scjepa._keys import Keys
-from scjepa._types import FloatArray
-from scjepa.tl._contenders import Baselines, Contenders, contenders
-from scjepa.tl._deg_recovery import DEFINITIONS, Definition, beyond, check_rates
-from scjepa.tl._differential import Genes, compare_genes
-from scjepa.tl._inputs import check_anndata, resolve_labels, store_table
-
-logger = logging.getLogger(__name__)
+from scjepa.tl.evaluation._contenders import Baselines, Contenders, contenders
+from scjepa.tl.evaluation._differential import DEFINITIONS, Definition, Genes, beyond, check_rates, compare_genes
+from scjepa.tl.evaluation._enrichment import OverRepresentation, Prerank, import_gseapy, measured_sets, read_gene_sets
+from scjepa.tl.evaluation._inputs import check_anndata, resolve_labels, store_table
 
 Enrichment = Literal["ora", "prerank"]
 ENRICHMENTS: tuple[Enrichment, ...] = ("ora", "prerank")
@@ -31,6 +26,7 @@ COLUMNS = ["method", "kind", "perturbation", "context", "enrichment", "metric", 
 TERM_COLUMNS = ["perturbation", "context", "enrichment", "side", "term", "score", "fdr"]
 
 
+@docs
 def pathway_consistency(
     pred: AnnData,
     real: AnnData,
@@ -65,10 +61,13 @@ def pathway_consistency(
 
     Parameters
     ----------
-    pred, real, train, perturbation_key, control, context_key, separator, layer, baselines, method, max_cells
-        As for :func:`scjepa.tl.deg_recovery`.
+    %(pred)s
+    %(real)s
     gene_sets
         Pathway -> genes, a GMT file (``.gmt`` or ``.gmt.gz``), or the name of an Enrichr library, which is downloaded.
+    %(train)s
+    %(labels_of_pred)s
+    %(measured_layer)s
     enrichment
         ``"ora"``: over-representation of differentially expressed genes among all genes of ``pred``, for the
         prediction, all baselines and the ceiling.
@@ -85,11 +84,13 @@ def pathway_consistency(
         Pathways with fewer or more measured genes are left out.
     permutations
         Of ``"prerank"``.
+    %(baselines)s
     ceiling
         Whether to add the row "replicate ceiling" to ``"ora"``: halves of the real cells, see
         :func:`scjepa.tl.deg_recovery`.
-    key_added
-        Key of the table in ``pred.uns["jepa"]``.
+    %(method)s
+    %(max_cells)s
+    %(key_added)s
     seed
         Of permutations, subsets and halves.
 
@@ -144,11 +145,11 @@ def pathway_consistency(
     ):
         require_positive_int(number, argument, minimum=least)
     if "prerank" in chosen:
-        _gseapy()  # an absent one is missed now, not after minutes
+        import_gseapy()  # an absent one is missed now, not after minutes
     pred, real = check_anndata(pred, "pred"), check_anndata(real, "real")
     labels = resolve_labels(pred, perturbation_key, control, context_key, separator)
     genes = pred.var_names.astype(str)
-    sets = _measured(read_gene_sets(gene_sets), genes, min_size, max_size)
+    sets = measured_sets(read_gene_sets(gene_sets), genes, min_size, max_size)
     who = contenders(
         pred,
         real,
@@ -167,8 +168,8 @@ def pathway_consistency(
         assert side.fdr is not None  # tested, since this definition was asked for
         return side.fdr < fdr
 
-    over = _OverRepresentation(sets, genes)
-    ranked = _Prerank(sets, genes, permutations, seed)
+    over = OverRepresentation(sets, genes)
+    ranked = Prerank(sets, genes, permutations, seed)
     slow = {method, *(_closest_baseline(who) if isinstance(baselines, str) else who.effects)}
     test = "wilcoxon" if definition == "test" and "ora" in chosen else None
     rows, terms = [], []
@@ -201,132 +202,6 @@ def _closest_baseline(who: Contenders) -> list[str]:
         if who.predicts(name).mean() >= 0.5 and np.nan_to_num(effect).any()
     }
     return sorted(error, key=lambda name: float(np.nanmean(error[name])))[:1]
-
-
-def _gseapy() -> Any:
-    try:
-        import gseapy
-    except ImportError as error:
-        raise ImportError("pathway_consistency needs gseapy: pip install 'scjepa[pathways]'.") from error
-    return gseapy
-
-
-def read_gene_sets(gene_sets: Mapping[str, Sequence[str]] | str | Path) -> dict[str, list[str]]:
-    """Return pathway -> genes from a dict, a GMT file or (online) an Enrichr library.
-
-    Raises
-    ------
-    ValueError
-        If a file that was named is not there or holds no gene sets.
-    """
-    if isinstance(gene_sets, Mapping):
-        return {str(name): [str(g) for g in genes] for name, genes in gene_sets.items()}
-    path = Path(gene_sets)
-    if not path.is_file():
-        if path.name.endswith((".gmt", ".gmt.gz")) or len(path.parts) > 1:
-            raise ValueError(f"gene_sets={str(gene_sets)!r}: there is no such file. Give a GMT file or a dict.")
-        return _gseapy().get_library(name=str(gene_sets))
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as lines:
-        fields = [line.rstrip("\n").split("\t") for line in lines if line.strip()]
-    if not fields or any(len(f) < 3 for f in fields):
-        raise ValueError(
-            f"gene_sets={path.name!r} is no GMT file: expected lines of name, description and genes, split by tabs."
-        )
-    # Enrichr writes weights behind some genes: "KLF1,1.0"
-    return {f[0]: [g.split(",")[0] for g in f[2:] if g] for f in fields}
-
-
-def _measured(sets: dict[str, list[str]], genes: pd.Index, min_size: int, max_size: int) -> dict[str, list[str]]:
-    """Keep the measured genes of each set, and sets of a size between the limits."""
-    known = set(genes)
-    cut = {name: sorted(known.intersection(members)) for name, members in sets.items()}
-    kept = {name: members for name, members in sorted(cut.items()) if min_size <= len(members) <= max_size}
-    if not kept:
-        largest = max(map(len, cut.values()), default=0)
-        raise ValueError(
-            f"none of the {len(sets)} gene sets has {min_size} to {max_size} genes of pred.var_names (most: {largest}). "
-            f"Use the same gene names in both (pred has {some(list(genes), 3)}), or lower min_size."
-        )
-    logger.info("%d of %d gene sets have %d to %d measured genes.", len(kept), len(sets), min_size, max_size)
-    return kept
-
-
-class _OverRepresentation:
-    """Hypergeometric test of every set: score -log10 p; NaN without genes."""
-
-    def __init__(self, sets: dict[str, list[str]], genes: pd.Index):
-        rows = np.repeat(np.arange(len(sets)), [len(members) for members in sets.values()])
-        columns = genes.get_indexer(pd.Index([g for members in sets.values() for g in members]))
-        self.terms = pd.Index(sets, name="term")
-        self.members = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(sets), len(genes)))
-
-    def __call__(self, called: npt.NDArray[np.bool_]) -> list[pd.DataFrame]:
-        """Score the genes of each condition, ``(conditions, genes)``."""
-        return [self._one(row) for row in called]
-
-    def _one(self, called: npt.NDArray[np.bool_]) -> pd.DataFrame:
-        out = pd.DataFrame({"score": np.nan, "fdr": np.nan}, index=self.terms)
-        n = int(called.sum())
-        if n:
-            shared = self.members @ called.astype(np.float64)
-            hit = shared > 0
-            p = np.ones(len(out))
-            p[hit] = hypergeom.sf(shared[hit] - 1, len(called), np.diff(self.members.indptr)[hit], n)
-            # over all sets, not only over those that share a gene with the list
-            out["score"], out["fdr"] = np.abs(np.log10(np.maximum(p, 1e-300))), false_discovery_control(p)
-        return out
-
-
-class _Prerank:
-    """Normalised enrichment of every set along the log fold changes by gseapy; NaN without any change.
-
-    Every ranking is computed once: the truth is asked for again with each method.
-    """
-
-    def __init__(self, sets: dict[str, list[str]], genes: pd.Index, permutations: int, seed: int):
-        self.sets, self.genes, self.permutations, self.seed = sets, genes, permutations, seed
-        self.known: dict[bytes, pd.DataFrame] = {}
-
-    def __call__(self, changes: FloatArray) -> list[pd.DataFrame]:
-        """Rank the genes of each condition, ``(conditions, genes)``."""
-        return [self._one(row) for row in changes]
-
-    def _one(self, change: FloatArray) -> pd.DataFrame:
-        key = change.tobytes()
-        if key not in self.known:
-            self.known[key] = self._ranked(change)
-        return self.known[key]
-
-    def _ranked(self, change: FloatArray) -> pd.DataFrame:
-        out = pd.DataFrame({"score": np.nan, "fdr": np.nan}, index=pd.Index(self.sets, name="term"))
-        if not np.any(change):
-            return out
-        ranked = pd.Series(change, index=self.genes).sort_values(ascending=False, kind="stable")
-        before = logging.root.manager.disable
-        # gseapy warns of ties at every call: genes that nobody expresses, without effect
-        logging.disable(logging.WARNING)
-        try:
-            found = (
-                _gseapy()
-                .prerank(
-                    ranked,
-                    self.sets,
-                    outdir=None,
-                    no_plot=True,
-                    min_size=1,
-                    max_size=len(self.genes),
-                    permutation_num=self.permutations,
-                    threads=1,
-                    seed=self.seed,
-                )
-                .res2d.set_index("Term")
-            )
-        finally:
-            logging.disable(before)
-        out.loc[found.index, "score"] = found["NES"].astype(float)
-        out.loc[found.index, "fdr"] = found["FDR q-val"].astype(float)
-        return out
 
 
 def _compare(pred: pd.DataFrame, real: pd.DataFrame, top: int, fdr: float) -> dict[str, float]:

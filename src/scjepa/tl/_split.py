@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData, ImplicitModificationWarning
 
-from scjepa._checks import closest, require_labels, require_member, require_numbers, some
+from scjepa._checks import require_member
 from scjepa._keys import Keys
-from scjepa._labels import Action, parse_labels
-from scjepa.data._conditions import SINGLE_CONTEXT
-from scjepa.tl._inputs import check_anndata
-from scjepa.tl._split_schemes import (
-    TEST,
-    TRAIN,
-    UNUSED,
-    VALIDATION,
-    draw_units,
-    gears_simulation,
-    group_name,
-    perturbench,
-    seen_combinations,
-    unseen_genes,
-)
+from scjepa.tl.evaluation._inputs import check_anndata
+from scjepa.tl.splitting._assign import assign, refuse_names, split_cells
+from scjepa.tl.splitting._conditions import number_conditions, parts_table
+from scjepa.tl.splitting._schemes import TEST, TRAIN, UNUSED, VALIDATION
 
 logger = logging.getLogger(__name__)
 
@@ -46,16 +35,6 @@ Kind = Literal[
 KINDS: tuple[str, ...] = get_args(Kind)
 SIZES = {"gears_simulation": (0.25, 0.1), "perturbench_transfer": (0.15, 0.15), "perturbench_combination": (0.15, 0.15)}
 """Published shares of test and validation; (0.2, 0.1) for all others."""
-
-
-class _Conditions(NamedTuple):
-    """One entry per condition (perturbation x context x dose); ``of`` is the condition of each cell, -1 for controls."""
-
-    actions: list[Action]
-    labels: list[str]
-    contexts: np.ndarray
-    doses: np.ndarray | None
-    of: np.ndarray
 
 
 def split(
@@ -152,14 +131,14 @@ def split(
     require_member(kind, KINDS, "kind", where="the kinds of split")
     sizes = _sizes(kind, test_size, validation_size)
     _check_column(adata, key_added)
-    conditions = _conditions(adata.obs, kind, perturbation_key, control, separator, context_key, dose_key)
+    conditions = number_conditions(adata.obs, kind, perturbation_key, control, separator, context_key, dose_key)
     if kind == "unseen_cell":
-        _refuse_names(test, kind)
-        parts = _split_cells(conditions, adata.obs_names.astype(str).to_numpy(), sizes, seed)
+        refuse_names(test, kind)
+        parts = split_cells(conditions, adata.obs_names.astype(str).to_numpy(), sizes, seed)
     else:
-        assigned = _assign(kind, conditions, sizes, seed, None if test is None else list(test), control, separator)
+        assigned = assign(kind, conditions, sizes, seed, None if test is None else list(test), control, separator)
         parts = np.where(conditions.of < 0, TRAIN, assigned[conditions.of])
-    table = _table(conditions, parts)
+    table = parts_table(conditions, parts)
     _check_parts(table, kind, sizes)
 
     left_out = int((parts == UNUSED).sum())
@@ -207,148 +186,6 @@ def _check_column(adata: AnnData, key: str) -> None:
             f"adata.obs[{key!r}] is there already and was not written by scjepa.tl.split. Give another key_added, or "
             f"drop the column first: del adata.obs[{key!r}]."
         )
-
-
-def _refuse_names(test: object, kind: str) -> None:
-    if test is not None:
-        raise ValueError(
-            f"test={test!r} can't be used with kind={kind!r}, whose test cells are always drawn. Leave it out, or use "
-            "'unseen_perturbation', 'unseen_combination_2', 'unseen_context' or 'unseen_dose'."
-        )
-
-
-def _conditions(
-    obs: pd.DataFrame,
-    kind: str,
-    perturbation_key: str,
-    control: str,
-    separator: str,
-    context_key: str | None,
-    dose_key: str | None,
-) -> _Conditions:
-    """Number the conditions, sorted by action, context and dose."""
-    if kind in ("unseen_context", "perturbench_transfer") and context_key is None:
-        raise ValueError(f"kind={kind!r} needs context_key: the obs column of contexts, for example cell types.")
-    if kind == "unseen_dose" and dose_key is None:
-        raise ValueError("kind='unseen_dose' needs dose_key: the obs column of doses.")
-    column = require_labels(obs, perturbation_key, "perturbation_key")
-    parsed = parse_labels(sorted(set(column)), control, separator)
-    require_member(control, [label.strip() for label in parsed], "control", where="the perturbation labels")
-    labels: dict[Action, str] = {}
-    for label, action in parsed.items():
-        labels.setdefault(action, label)
-    known = sorted(labels)
-    number = {action: i for i, action in enumerate(known)}
-    perturbed = column.map({label: bool(action) for label, action in parsed.items()}).to_numpy(dtype=bool)
-    if not perturbed.any():
-        raise ValueError(f"adata has no perturbed cells: every label in obs[{perturbation_key!r}] is a control.")
-    obs, column = obs[perturbed], column[perturbed]  # controls need no dose
-    frame = pd.DataFrame({"action": column.map({label: number[action] for label, action in parsed.items()}).to_numpy()})
-    frame["context"] = SINGLE_CONTEXT
-    if context_key is not None:
-        frame["context"] = require_labels(obs, context_key, "context_key").to_numpy()
-    frame["dose"] = 0.0 if dose_key is None else require_numbers(obs, dose_key, "dose_key", minimum=0)
-    of = np.full(len(perturbed), -1)
-    of[perturbed] = frame.groupby(["action", "context", "dose"], sort=True).ngroup().to_numpy()
-    distinct = frame.drop_duplicates().sort_values(["action", "context", "dose"])
-    actions = [known[i] for i in distinct["action"]]
-    return _Conditions(
-        actions,
-        [labels[action] for action in actions],
-        distinct["context"].to_numpy(dtype=object),
-        None if dose_key is None else distinct["dose"].to_numpy(dtype=float),
-        of,
-    )
-
-
-def _assign(
-    kind: str,
-    conditions: _Conditions,
-    sizes: tuple[float, float],
-    seed: int,
-    test: list | None,
-    control: str,
-    separator: str,
-) -> np.ndarray:
-    """Return the part of every condition."""
-    actions = conditions.actions
-    known = sorted(set(actions))
-    rng = np.random.default_rng([seed, 11])
-    by_action: Callable[[dict[Action, str]], np.ndarray] = lambda part: np.array([part[a] for a in actions])
-    if kind == "unseen_perturbation":
-        genes = sorted({gene for action in known for gene in action})
-        wanted = None if test is None else _named([str(t) for t in test], genes, "genes")
-        part = draw_units(genes, sizes, rng, wanted, "perturbed genes")
-        worst = lambda action: min((part[g] for g in action), key=[TEST, VALIDATION, TRAIN].index)
-        return by_action({a: worst(a) for a in known})
-    if kind == "unseen_combination_2":
-        candidates = seen_combinations(known)
-        if test is not None:
-            parsed = list(parse_labels(test, control, separator).values())
-            written = dict(zip((separator.join(a) for a in candidates), candidates, strict=True))
-            names = _named([separator.join(a) for a in parsed], list(written), "combinations of genes measured alone")
-            test = [written[name] for name in names]
-        what = "combinations whose genes were all measured alone"
-        part = draw_units(candidates, sizes, rng, test, what, spare=0)  # their singles train
-        return by_action({a: part.get(a, TRAIN) for a in known})
-    if kind in ("unseen_context", "unseen_dose"):
-        values = conditions.contexts if kind == "unseen_context" else conditions.doses
-        assert values is not None  # for the type checker: dose_key was asked for
-        units = sorted(set(values.tolist()))
-        what = "contexts" if kind == "unseen_context" else "doses"
-        if test is not None:
-            test = [float(t) for t in test] if kind == "unseen_dose" else [str(t) for t in test]
-            test = _named(test, units, f"{what} of perturbed cells")
-        part = draw_units(units, sizes, rng, test, f"{what} of perturbed cells")
-        return np.array([part[v] for v in values.tolist()])
-    _refuse_names(test, kind)
-    if kind == "gears_simulation":
-        return by_action(gears_simulation(dict(zip(actions, conditions.labels, strict=True)), sizes, seed))
-    if kind.startswith("perturbench"):
-        return perturbench(actions, conditions.contexts, sizes, rng, combinations=kind.endswith("combination"))
-    return by_action(unseen_genes(known, sizes, rng, some_seen=kind.endswith("1")))
-
-
-def _named(names: list, options: list, what: str) -> list:
-    unknown = [name for name in names if name not in options]
-    if unknown:
-        raise ValueError(
-            f"test={some(unknown)}: not among the {what}.{closest(unknown[0], options)} Found: {some(options, 8)}."
-        )
-    return names
-
-
-def _split_cells(conditions: _Conditions, names: np.ndarray, sizes: tuple[float, float], seed: int) -> np.ndarray:
-    """Draw a share of the cells of each condition; which cells does not depend on their order."""
-    parts = np.full(len(names), TRAIN, dtype=object)
-    rng = np.random.default_rng([seed, 13])
-    cells = np.argsort(names, kind="stable")
-    cells = cells[np.argsort(conditions.of[cells], kind="stable")]
-    cells = cells[conditions.of[cells] >= 0]
-    for members in np.split(cells, np.flatnonzero(np.diff(conditions.of[cells])) + 1):
-        members = rng.permutation(members)
-        n_test, n_validation = (round(share * len(members)) for share in sizes)
-        parts[members[:n_test]] = TEST
-        parts[members[n_test : n_test + n_validation]] = VALIDATION
-    return parts
-
-
-def _table(conditions: _Conditions, parts: np.ndarray) -> pd.DataFrame:
-    """One row per condition and part."""
-    perturbed = conditions.of >= 0
-    counts = pd.DataFrame({"condition": conditions.of[perturbed], "split": parts[perturbed]})
-    counts = counts.groupby(["condition", "split"], sort=True).size().rename("n_cells").reset_index()
-    row = counts["condition"].to_numpy()
-    seen = {g for i in row[counts["split"] == TRAIN] for g in conditions.actions[i]}
-    columns = {
-        "perturbation": [conditions.labels[i] for i in row],
-        "context": conditions.contexts[row],
-        **({} if conditions.doses is None else {"dose": conditions.doses[row]}),
-        "split": counts["split"].astype(str).to_numpy(),
-        "n_cells": counts["n_cells"].to_numpy(),
-        "group": [group_name(conditions.actions[i], seen) for i in row],
-    }
-    return pd.DataFrame(columns)
 
 
 def _check_parts(table: pd.DataFrame, kind: str, sizes: tuple[float, float]) -> None:

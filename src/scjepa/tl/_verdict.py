@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from scjepa._docs import docs
 from scjepa._score_rows import joint_name, same_predictions
 from scjepa._types import FloatArray
 from scjepa.metrics import dynamic_range_fraction
-from scjepa.tl._bootstrap import MeanBootstrap, holm
-from scjepa.tl._profiles import ALL_CONDITIONS, CEILING, CLAIMS, ERRORS, GOALS
-from scjepa.tl._summary import check_scores, distance_from_goal
+from scjepa.tl.evaluation._bootstrap import MeanBootstrap, holm
+from scjepa.tl.evaluation._profiles import ALL_CONDITIONS, CEILING, CLAIMS, ERRORS, GOALS
+from scjepa.tl.evaluation._scores import check_scores, distance_from_goal
 
 COLUMNS = [
     "method", "metric", "value", "baseline", "baseline_value", "improvement", "lower", "upper", "n_conditions",
@@ -39,6 +40,7 @@ class _Comparison(NamedTuple):
     """Baselines as good as the model that have no score on this metric, in words; empty if there are none."""
 
 
+@docs
 def verdict(
     scores: pd.DataFrame, *, metrics: list[str] | None = None, level: float = 0.95, n_boot: int = 5000, seed: int = 0
 ) -> pd.DataFrame:
@@ -64,8 +66,7 @@ def verdict(
 
     Parameters
     ----------
-    scores
-        Table of :func:`scjepa.tl.evaluate`, or several joined with :func:`pandas.concat`.
+    %(scores)s
     metrics
         Metrics to judge; by default those of the table among L2, absolute error, both Pearson deltas, E-distance,
         discrimination and DE overlap, each of which is a claim of its own.

@@ -14,12 +14,13 @@ import scipy.sparse as sp
 from anndata import AnnData, ImplicitModificationWarning
 
 from scjepa._checks import closest, require_labels, require_member, some
+from scjepa._compat import as_text
 from scjepa._keys import Keys
 from scjepa._labels import Action, parse_label
 from scjepa._scale import MAX_LOGNORM, check_scale, lognormalise, stored_values
 from scjepa._types import IntArray, Matrix
 from scjepa.data import CellGroups, group_cells
-from scjepa.data._conditions import SINGLE_CONTEXT
+from scjepa.data._groups import SINGLE_CONTEXT
 
 logger = logging.getLogger(__name__)
 
@@ -201,8 +202,8 @@ def group(adata: AnnData, labels: Labels, name: str, *, need_controls: bool) -> 
 def recorded_conditions(record: Any, labels: Labels, contexts: Iterable[str]) -> set[Condition]:
     """Read training conditions as scjepa writes them: labels (valid in all ``contexts``) or a table with contexts."""
     if isinstance(record, pd.DataFrame):
-        names = record["perturbation"].astype(str)
-        places = record["context"].astype(str) if labels.context_key is not None else [SINGLE_CONTEXT] * len(record)
+        names = as_text(record["perturbation"])
+        places = as_text(record["context"]) if labels.context_key is not None else [SINGLE_CONTEXT] * len(record)
         pairs = list(zip(names, places, strict=True))
     else:
         pairs = [(str(name), c) for name in np.atleast_1d(np.asarray(record, dtype=object)) for c in contexts]

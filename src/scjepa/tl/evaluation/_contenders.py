@@ -19,7 +19,7 @@ from scjepa._types import FloatArray, IntArray, Matrix
 from scjepa.baselines import Baseline, MeanEffect, NoChange, applicable
 from scjepa.data import ConditionTable, condition_means, fit_components, largest_values, shift_cells
 from scjepa.data._conditions import weighted_means
-from scjepa.tl._inputs import (
+from scjepa.tl.evaluation._inputs import (
     Cells,
     Labels,
     group,
@@ -28,7 +28,7 @@ from scjepa.tl._inputs import (
     recorded_conditions,
     reference_matrix,
 )
-from scjepa.tl._profiles import CEILING
+from scjepa.tl.evaluation._profiles import CEILING
 
 logger = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ class MeanBootstrap:
 
     Examples
     --------
-    >>> from scjepa.tl._bootstrap import MeanBootstrap
+    >>> from scjepa.tl.evaluation._bootstrap import MeanBootstrap
     >>> sample = MeanBootstrap([1.0, 1.1, 0.9, 1.2, 0.8, 1.0, 1.1, 0.9], n_boot=2000, seed=0)
     >>> low, high = sample.interval(0.05)
     >>> round(low, 1), round(high, 1), sample.p_value() < 0.001
@@ -98,7 +98,7 @@ def holm(p_values: FloatArray | list[float], alpha: float) -> tuple[FloatArray, 
 
     Examples
     --------
-    >>> from scjepa.tl._bootstrap import holm
+    >>> from scjepa.tl.evaluation._bootstrap import holm
     >>> adjusted, steps = holm([0.01, 0.04, 0.03], alpha=0.05)
     >>> adjusted.round(2).tolist(), steps.round(4).tolist()
     ([0.03, 0.06, 0.06], [0.0167, 0.025, 0.025])

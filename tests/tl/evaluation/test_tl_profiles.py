@@ -12,7 +12,7 @@ from scipy.stats import ttest_ind
 from scjepa import metrics as m
 from scjepa.baselines import Additive
 from scjepa.tl import embedding_metrics, evaluate, format_scores, summarize_scores
-from scjepa.tl._profiles import ALL_CONDITIONS, GOALS, METRICS, PROFILES, REGISTRY
+from scjepa.tl.evaluation._profiles import ALL_CONDITIONS, GOALS, METRICS, PROFILES, REGISTRY
 
 KEY = {"perturbation_key": "p"}
 LABELS = ["control", "A", "B", "C", "g5", "A+B", "A+C"]

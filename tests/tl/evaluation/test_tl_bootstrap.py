@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import t, ttest_1samp
 
-from scjepa.tl._bootstrap import MeanBootstrap, excludes_zero, holm
+from scjepa.tl.evaluation._bootstrap import MeanBootstrap, excludes_zero, holm
 
 
 def test_intervals_of_few_normal_values_are_t_intervals():

@@ -29,7 +29,7 @@ from scjepa.metrics import (
     weighted_mse,
     weighted_r2,
 )
-from scjepa.tl._contenders import Contenders, means
+from scjepa.tl.evaluation._contenders import Contenders, means
 
 MMD_CELLS = 500
 """Cells of each side that the MMD uses: six kernels for all pairs cost more than all other scores together."""

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from scjepa._types import FloatArray
 from scjepa.data._conditions import weighted_means
 from scjepa.metrics import de_spearman_count, pearson_edistance
-from scjepa.tl._contenders import Contenders, Project
-from scjepa.tl._gene_tests import GeneTests, prepare_controls, score_genes
-from scjepa.tl._profiles import REGISTRY
-from scjepa.tl._scoring import Profiles, Truth, score_cells, score_centroids, score_means, score_ranks
+from scjepa.tl.evaluation._contenders import Contenders, Project
+from scjepa.tl.evaluation._gene_tests import GeneTests, prepare_controls, score_genes
+from scjepa.tl.evaluation._profiles import REGISTRY
+from scjepa.tl.evaluation._scoring import Profiles, Truth, score_cells, score_centroids, score_means, score_ranks
 
 MIN_CELLS = 4
 """Fewest cells that are split: below, a half is a single cell."""
@@ -39,7 +39,7 @@ def split_in_halves(names: npt.NDArray, seed: int) -> npt.NDArray[np.bool_]:
     Examples
     --------
     >>> import numpy as np
-    >>> from scjepa.tl._ceiling import split_in_halves
+    >>> from scjepa.tl.evaluation._ceiling import split_in_halves
     >>> first = split_in_halves(np.array(["a", "b", "c", "d", "e"]), seed=0)
     >>> first.shape, set(first.sum(1).tolist())
     ((10, 5), {2})
@@ -210,7 +210,7 @@ def corrected(metric: str, halves: FloatArray, share: FloatArray) -> FloatArray:
     Examples
     --------
     >>> import numpy as np
-    >>> from scjepa.tl._ceiling import corrected
+    >>> from scjepa.tl.evaluation._ceiling import corrected
     >>> share = np.array([0.25])
     >>> corrected("l2", np.array([1.0]), share), corrected("pearson_delta", np.array([0.5]), share)
     (array([0.5]), array([0.66666667]))

@@ -12,11 +12,11 @@ import pandas as pd
 
 from scjepa._labels import parse_label
 from scjepa._score_rows import joint_name, same_predictions
-from scjepa.data._conditions import SINGLE_CONTEXT
-from scjepa.tl._contenders import Contenders
-from scjepa.tl._inputs import Condition
-from scjepa.tl._profiles import ALL_CONDITIONS, ERRORS
-from scjepa.tl._summary import STATED, flags, words
+from scjepa.data._groups import SINGLE_CONTEXT
+from scjepa.tl.evaluation._contenders import Contenders
+from scjepa.tl.evaluation._inputs import Condition
+from scjepa.tl.evaluation._profiles import ALL_CONDITIONS, ERRORS
+from scjepa.tl.evaluation._scores import STATED, flags, words
 
 logger = logging.getLogger(__name__)
 

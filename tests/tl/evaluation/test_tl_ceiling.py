@@ -13,8 +13,8 @@ from scipy.special import gamma
 
 from scjepa.metrics import energy_distance, l2
 from scjepa.tl import evaluate, format_scores, summarize_scores
-from scjepa.tl._ceiling import REPEATS, corrected, split_in_halves
-from scjepa.tl._profiles import CEILING
+from scjepa.tl.evaluation._ceiling import REPEATS, corrected, split_in_halves
+from scjepa.tl.evaluation._profiles import CEILING
 
 # copies of measured cells are the simplest predictions with known scores; the warning has tests of its own
 pytestmark = [

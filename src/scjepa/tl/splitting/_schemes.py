@@ -18,7 +18,7 @@ def group_name(action: Action, seen: set[str]) -> str:
 
     Examples
     --------
-    >>> from scjepa.tl._split_schemes import group_name
+    >>> from scjepa.tl.splitting._schemes import group_name
     >>> group_name(("A", "B"), {"A"}), group_name(("B",), {"A"})
     ('combo_seen1', 'unseen_single')
     """

@@ -14,13 +14,15 @@ from scipy.stats import false_discovery_control, ttest_ind_from_stats
 
 from scjepa._types import FloatArray, IntArray, Matrix
 from scjepa.data._conditions import weighted_means
-from scjepa.tl._ceiling import FEW_REPEATS, MIN_CELLS, split_in_halves
-from scjepa.tl._contenders import Contenders, dense
-from scjepa.tl._gene_tests import compare, prepare_controls
-from scjepa.tl._profiles import CEILING
+from scjepa.tl.evaluation._ceiling import FEW_REPEATS, MIN_CELLS, split_in_halves
+from scjepa.tl.evaluation._contenders import Contenders, dense
+from scjepa.tl.evaluation._gene_tests import compare, prepare_controls
+from scjepa.tl.evaluation._profiles import CEILING
 
 logger = logging.getLogger(__name__)
 
+Definition = Literal["fold_change", "test"]
+DEFINITIONS: tuple[Definition, ...] = ("fold_change", "test")
 GeneTest = Literal["wilcoxon", "t-test", "t-test_overestim_var"]
 TESTS: tuple[str, ...] = get_args(GeneTest)
 
@@ -47,6 +49,21 @@ class Compared(NamedTuple):
     rows: IntArray
     pred: Genes
     true: Genes
+
+
+def check_rates(threshold: float, pseudocount: float, fdr: float) -> None:
+    """Raise unless the definition of a differentially expressed gene makes sense."""
+    if not threshold > 1:
+        raise ValueError(f"threshold={threshold:g}: expected a fold change above 1, for example 1.5.")
+    if not pseudocount > 0:
+        raise ValueError(f"pseudocount={pseudocount:g}: expected a number above 0; 1e-9 is what scanpy adds.")
+    if not 0 < fdr < 1:
+        raise ValueError(f"fdr={fdr:g}: expected a rate between 0 and 1, for example 0.05.")
+
+
+def beyond(log2fc: FloatArray, threshold: float) -> npt.NDArray[np.bool_]:
+    """Return which genes change by more than ``threshold`` times, up or down."""
+    return np.abs(log2fc) > np.log2(threshold)
 
 
 def compare_genes(who: Contenders, *, pseudocount: float, test: str | None, ceiling: bool) -> Iterator[Compared]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from scjepa._checks import some
 from scjepa._types import FloatArray, IntArray, Matrix
-from scjepa.tl._contenders import Contenders, dense
+from scjepa.tl.evaluation._contenders import Contenders, dense
 
 COLUMNS = ["check", "perturbation", "context", "cells", "share"]
 MATCHED = 400

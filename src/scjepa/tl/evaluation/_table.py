@@ -13,11 +13,11 @@ import pandas as pd
 
 from scjepa._types import FloatArray
 from scjepa.metrics import de_spearman_count, pearson_edistance
-from scjepa.tl._ceiling import ceiling_scores
-from scjepa.tl._contenders import Contenders, Project, principal_components
-from scjepa.tl._gene_tests import Controls, GeneTests, prepare_controls, score_genes
-from scjepa.tl._profiles import ALL_CONDITIONS, CEILING, REGISTRY
-from scjepa.tl._scoring import Profiles, score_cells, score_centroids, score_means, score_ranks, truth_of
+from scjepa.tl.evaluation._ceiling import ceiling_scores
+from scjepa.tl.evaluation._contenders import Contenders, Project, principal_components
+from scjepa.tl.evaluation._gene_tests import Controls, GeneTests, prepare_controls, score_genes
+from scjepa.tl.evaluation._profiles import ALL_CONDITIONS, CEILING, REGISTRY
+from scjepa.tl.evaluation._scoring import Profiles, score_cells, score_centroids, score_means, score_ranks, truth_of
 
 logger = logging.getLogger(__name__)
 

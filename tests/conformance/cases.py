@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 
 import scjepa
+from tests.conformance.stimulus import StimulusJEPA
 
 TRAIN = {"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -19,8 +20,17 @@ def screen(seed: int = 0) -> ad.AnnData:
     adata = scjepa.datasets.simulate_perturbseq(
         60, 8, 4, 2, n_cells=30, n_control=60, contexts=("state A", "state B"), depth=300, seed=seed
     )
-    adata.obs["amount"] = np.where(adata.obs["perturbation"] == "control", 0.0, 3.0)
+    control = adata.obs["perturbation"] == "control"
+    adata.obs["amount"] = np.where(control, 0.0, 3.0)
+    adata.obs["hours"] = np.where(control, 0.0, np.where(np.arange(adata.n_obs) % 2, 6.0, 24.0))
     return adata
+
+
+def features() -> pd.DataFrame:
+    """Feature vectors of everything that is perturbed in the screen, and of something more."""
+    names = {name for label in screen().obs["perturbation"].unique() for name in label.split("+")}
+    rows = sorted(names - {"control"} | {"another"})
+    return pd.DataFrame(np.random.default_rng(0).normal(size=(len(rows), 3)), index=rows)
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,24 @@ class Case:
     init: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     label_key: str | None = None
-    predict: Callable[[Any], np.ndarray] | None = None
+    asks: str | None = None
+
+    @property
+    def predicts(self) -> bool:
+        """Whether this class predicts cells."""
+        return self.asks is not None
+
+    def ask(self, model: Any, labels: str | list[str], *args: Any, **options: Any) -> np.ndarray:
+        """Predict cells under some labels."""
+        return getattr(model, self.asks)(labels, *args, **options).X
+
+    def predict(self, model: Any) -> np.ndarray:
+        """Predict one combination (or what was trained last, for a model without data) in all contexts."""
+        if model.adata is None:
+            label = model.trained_on_["perturbation"].iloc[-1]
+        else:
+            label = sorted({x for x in model.adata.obs["perturbation"].astype(str) if "+" in x})[0]
+        return self.ask(model, label, n_cells=7)
 
     def make(self, adata: ad.AnnData, *, train: bool = True, **changes: Any) -> Any:
         """Set up ``adata``, make the model and train it for one epoch."""
@@ -41,13 +68,6 @@ class Case:
         if train:
             model.train(**{**TRAIN, **self.train, **changes})
         return model
-
-
-def predict_pair(model: Any) -> np.ndarray:
-    """Predict one combination in all contexts."""
-    labels = model.adata.obs["perturbation"].astype(str) if model.adata is not None else None
-    label = model.trained_on_["perturbation"].iloc[-1] if labels is None else sorted({x for x in labels if "+" in x})[0]
-    return model.predict_perturbation(label, n_cells=7).X
 
 
 CASES = {
@@ -64,14 +84,14 @@ CASES = {
         {"perturbation_key": "perturbation", "context_key": "context", "batch_key": "batch", "kind_key": "kind"},
         {"n_latent": 6, "n_pcs": 10},
         label_key="perturbation",
-        predict=predict_pair,
+        asks="predict_perturbation",
     ),
     "PerturbJEPA both": Case(
         scjepa.PerturbJEPA,
         {"perturbation_key": "perturbation", "context_key": "context", "dose_key": "amount"},
         {"n_latent": 6, "n_pcs": 10, "predictor_input": "both", "set_loss": "energy"},
         label_key="perturbation",
-        predict=predict_pair,
+        asks="predict_perturbation",
     ),
     "PerturbJEPA joint": Case(
         scjepa.PerturbJEPA,
@@ -79,6 +99,13 @@ CASES = {
         {"n_latent": 6, "n_pcs": 10, "regularizer": "vicreg", "set_loss": "random_pair", "target_encoder": "ema"},
         {"joint": True},
         label_key="perturbation",
-        predict=predict_pair,
+        asks="predict_perturbation",
+    ),
+    "third model": Case(
+        StimulusJEPA,
+        {"stimulus_key": "perturbation", "hours_key": "hours", "context_key": "context", "batch_key": "batch"},
+        {"stimulus_features": features(), "n_latent": 6, "n_pcs": 10},
+        label_key="perturbation",
+        asks="predict_stimulus",
     ),
 }

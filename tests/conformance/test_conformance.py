@@ -81,7 +81,7 @@ def test_save_load_equality(trained: dict, name: str, tmp_path: Path) -> None:
     model.save(str(tmp_path / "m"))
     again = type(model).load(str(tmp_path / "m"), model.adata)
     np.testing.assert_array_equal(again.get_latent(), model.get_latent())
-    if CASES[name].predict is not None:
+    if CASES[name].predicts:
         np.testing.assert_array_equal(CASES[name].predict(again), CASES[name].predict(model))
 
 
@@ -93,11 +93,9 @@ def test_load_without_data(trained: dict, name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.get_latent(model.adata.copy()), model.get_latent())
     with pytest.raises(ValueError, match="holds no AnnData"):
         again.get_latent()
-    if CASES[name].predict is not None:
-        seen = model.trained_on_["perturbation"].iloc[0]
-        np.testing.assert_allclose(
-            again.predict_perturbation(seen, model.adata.copy()).X, model.predict_perturbation(seen).X, atol=1e-5
-        )
+    if CASES[name].predicts:
+        case, seen = CASES[name], model.trained_on_["perturbation"].iloc[0]
+        np.testing.assert_allclose(case.ask(again, seen, model.adata.copy()), case.ask(model, seen), atol=1e-5)
 
 
 def test_export_round_trip(trained: dict, name: str, tmp_path: Path) -> None:
@@ -110,7 +108,7 @@ def test_export_round_trip(trained: dict, name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.get_latent(permuted), model.get_latent())
     with_data = type(model).load(str(tmp_path / "m"), permuted)
     np.testing.assert_array_equal(with_data.get_latent(), model.get_latent())
-    if CASES[name].predict is not None:
+    if CASES[name].predicts:
         np.testing.assert_array_equal(CASES[name].predict(with_data), CASES[name].predict(model))
 
 
@@ -128,7 +126,7 @@ def test_query_data_are_embedded_as_the_reference_does_before_and_after_training
     np.testing.assert_array_equal(query.get_latent(indices=known), wanted)
     np.testing.assert_array_equal(query.get_latent(model.adata.copy()), model.get_latent())
     assert np.isfinite(query.get_latent()).all()
-    if CASES[name].predict is not None:
+    if CASES[name].predicts:
         assert np.isfinite(CASES[name].predict(query)).all()
 
 
@@ -151,7 +149,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(name: str, tmp_path: P
     for result in (model, again):
         np.testing.assert_array_equal(result.get_latent(), whole.get_latent())
         assert len(result.history["train_loss"]) == 2
-        if CASES[name].predict is not None:
+        if CASES[name].predicts:
             np.testing.assert_array_equal(CASES[name].predict(result), CASES[name].predict(whole))
 
 
@@ -280,25 +278,64 @@ def test_holdout_is_never_touched(name: str) -> None:
     assert set(a.test_indices) == set(np.flatnonzero(cells))
     kept = np.flatnonzero(~cells)
     np.testing.assert_array_equal(a.get_latent(indices=kept), b.get_latent(indices=kept))
-    if case.predict is not None:
-        np.testing.assert_array_equal(a.predict_perturbation(label).X, b.predict_perturbation(label).X)
+    if case.predicts:
+        np.testing.assert_array_equal(case.ask(a, label), case.ask(b, label))
 
 
 def test_predictions_stay_within_what_training_cells_show(name: str) -> None:
     case = CASES[name]
-    if case.predict is None:
+    if not case.predicts:
         pytest.skip("this class does not predict cells")
     label = sorted(x for x in screen().obs["perturbation"].unique() if "+" in x)[0]
     model = case.make(screen(), holdout=[label])
     most = model._read(model.adata, model.train_indices).values.max(0).toarray().ravel()
-    predicted = model.predict_perturbation([label, "+".join(model.actions_)])
-    assert (predicted.X >= 0).all() and (predicted.X <= most).all()
+    predicted = case.ask(model, [label, "+".join(model.actions_)])
+    assert (predicted >= 0).all() and (predicted <= most).all()
+
+
+@pytest.mark.filterwarnings("ignore:No training condition could be left out")
+@pytest.mark.filterwarnings("ignore:The model abstains on")
+def test_effects_and_reliability(trained: dict, name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    if not case.predicts:
+        pytest.skip("this class does not predict cells")
+    model = model_of(trained, name)
+    covariates = list(model._design.covariates.values())
+    seen, pair = model.trained_on_["perturbation"].iloc[0], "+".join(model.actions_[:3])
+    model.save(str(tmp_path / "m"))
+    again = type(model).load(str(tmp_path / "m"), model.adata)
+
+    known = model.get_reliability()
+    groups = model._design.groups(model.adata.obs)
+    columns = ["n_cells", "n_controls", "effect_size", "noise", "measured", "reliability", "p_value", "trained"]
+    assert list(known) == ["perturbation", *covariates, *columns]
+    assert len(known) == len(groups) == len(known.drop_duplicates(["perturbation", *covariates]))
+    assert known["trained"].all() and known["n_cells"].sum() == sum(map(len, groups.cells))
+    assert np.isfinite(known[columns].to_numpy(dtype=float)).all()
+    pd.testing.assert_frame_equal(again.get_reliability(), known)
+
+    if case.train.get("joint"):
+        for which in (model, again):
+            with pytest.raises(ValueError, match="the model was trained with joint=True: intervals come from"):
+                which.predict_effect(seen)
+        return
+    effects = model.predict_effect([seen, pair])
+    rest = ["gene", "effect", "lower", "upper", "distance", "support", "abstain"]
+    assert list(effects) == ["perturbation", *covariates, *rest]
+    assert len(effects) == 2 * 2 * model.adata.n_vars  # two labels in two contexts
+    assert not effects.duplicated(["perturbation", *covariates, "gene"]).any()
+    values = effects[["lower", "effect", "upper", "distance"]]
+    assert np.isfinite(values).all(axis=None) and values["distance"].between(0, 1).all()
+    assert (values["lower"] <= values["effect"]).all() and (values["effect"] <= values["upper"]).all()
+    assert (values["upper"] > values["lower"]).all() and effects["abstain"].dtype == bool
+    assert set(effects["support"]) <= {"trained", "near", "far"}
+    pd.testing.assert_frame_equal(again.predict_effect([seen, pair]), effects)
 
 
 def test_predictions_do_not_need_the_embedding(name: str, tmp_path: Path) -> None:
     """Where predictions do not read it, a model without it predicts the same, and can be given it later."""
     case = CASES[name]
-    if case.predict is None:
+    if not case.predicts:
         pytest.skip("this class is its embedding")
     reads = case.train.get("joint") or case.init.get("predictor_input", "z") != "z"
     if reads:
@@ -431,8 +468,8 @@ def test_view_anndata_setup_prints(trained: dict, name: str, capsys: pytest.Capt
 
 def test_two_process_ddp_trains(name: str, tmp_path: Path) -> None:
     """Two processes on CPU (gloo) train and agree on the weights."""
-    if name not in ("ExpressionJEPA", "PerturbJEPA", "PerturbJEPA joint"):
-        pytest.skip("distribution does not depend on the encoder's options; three classes stand for all")
+    if name not in ("ExpressionJEPA", "PerturbJEPA", "PerturbJEPA joint", "third model"):
+        pytest.skip("distribution does not depend on the encoder's options; four cases stand for all")
     script = tmp_path / "ddp.py"
     script.write_text(
         textwrap.dedent(

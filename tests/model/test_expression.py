@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -65,6 +66,22 @@ def test_batch_aware_encoding_without_the_column_uses_the_mean_batch() -> None:
     assert np.isfinite(model.get_latent(bare)).all()
     with pytest.raises(ValueError, match="batch_aware=True needs a batch_key"):
         fitted(cells(), batch_aware=True)
+
+
+def test_batches_that_are_missing_or_unknown_are_refused_by_the_batch_aware_encoder() -> None:
+    adata = cells()
+    model = fitted(adata, setup={"batch_key": "batch"}, batch_aware=True)
+    strange = adata.copy()
+    strange.obs["batch"] = ["elsewhere", *adata.obs["batch"].astype(object)[1:]]
+    with pytest.raises(ValueError, match=r"has 1 batches that the model does not know: 'elsewhere'.*mean batch"):
+        model.get_latent(strange)
+    for kind in (object, "category"):
+        strange.obs["batch"] = pd.Series([None, *adata.obs["batch"].astype(object)[1:]], adata.obs_names, dtype=kind)
+        with pytest.raises(ValueError, match=r"'batch'\] is missing for 1 of 5 cells. Label these cells, or drop"):
+            model.get_latent(strange, indices=range(5))
+        np.testing.assert_allclose(
+            model.get_latent(strange, indices=[1, 2]), model.get_latent(indices=[1, 2]), atol=1e-6
+        )
 
 
 def test_gene_sets_become_modules() -> None:

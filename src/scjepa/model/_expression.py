@@ -6,24 +6,25 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, LayerField
 
-from scjepa._checks import require_labels, require_positive_int
+from scjepa._checks import require_labels, require_positive_int, some
+from scjepa._docs import docs
 from scjepa._scale import check_target_sum
 from scjepa._types import InputScale
 from scjepa.data import split_cells
 from scjepa.data._splits import Holdout
-from scjepa.model._base import JEPABase
-from scjepa.model._reading import check_cells
-from scjepa.module import JEPAModule
-from scjepa.train import describe, extend_history, merge_histories, seeded
+from scjepa.model.core import JEPAModel, TrainingRun, check_cells, check_sizes, goes_on
+from scjepa.model.core._pretrained import ENCODER
+from scjepa.module import ExpressionSpace, JEPAModule, view_parts
+from scjepa.train import seeded
 
 
-class ExpressionJEPA(JEPABase):
+@docs
+class ExpressionJEPA(JEPAModel):
     """Joint-embedding predictive architecture for expression: embeddings that survive dropout.
 
     Two complementary views of a cell (its counts split binomially, a share of the gene modules hidden in each) must
@@ -32,29 +33,10 @@ class ExpressionJEPA(JEPABase):
 
     Parameters
     ----------
-    adata
-        Set up with :meth:`setup_anndata`.
-    registry
-        For loading without data; not for users.
-    n_latent
-        Dimension of the embedding.
-    encoder
-        ``"mlp"``, or ``"modules"``: one token per gene module, for interpretation and for ``give_tokens``.
-    gene_sets
-        Name -> genes; used as gene modules (plus one module with all other genes) instead of k-means modules.
-    n_modules
-        Number of k-means modules, cut from the PCA loadings of the training cells.
-    n_hidden, n_layers
-        Width and depth of the encoder.
-    regularizer
-        ``"visreg"``, ``"sigreg"``, ``"vicreg"``, or ``"ema"`` (slow target encoder instead of a term).
-    regularizer_weight
-        Its weight; None takes the measured default.
-    mask_rate
-        Share of modules hidden in each view.
-    batch_aware
-        Subtract a learned offset per batch (of ``batch_key``) before encoding. Batch effects are *not* removed
-        otherwise.
+    %(model_adata)s
+    %(registry)s
+    %(encoder_arguments)s
+    %(batch_aware)s
 
     Notes
     -----
@@ -111,10 +93,16 @@ class ExpressionJEPA(JEPABase):
         )
 
     def _build_module(self) -> JEPAModule:
+        of = self.module_arguments_
         with seeded(0):
-            return self._module_cls(self.summary_stats["n_vars"], **self.module_arguments_)
+            encoder = self._new_encoder()
+            views = view_parts(
+                encoder, **{k: of[k] for k in ("regularizer", "regularizer_weight", "mask_rate") if k in of}
+            )
+            return JEPAModule(encoder, space=ExpressionSpace(encoder.n_genes, of["n_pcs"]), **views)
 
     @classmethod
+    @docs
     def setup_anndata(
         cls,
         adata: AnnData,
@@ -129,18 +117,12 @@ class ExpressionJEPA(JEPABase):
 
         Parameters
         ----------
-        adata
-            Cells x genes; raw counts or log1p of library-normalized counts, dense or sparse.
-        layer
-            Layer with the matrix, by default ``adata.X``.
-        batch_key
-            Column of ``adata.obs`` with batches.
-        input_scale
-            ``"counts"``, ``"lognorm"``, or ``"auto"`` to find out; what was found is recorded.
-        target_sum
-            Library size that counts are scaled to before log1p, below 3.27e6.
-        **kwargs
-            Used by scvi-tools when it replays a setup.
+        %(setup_adata)s
+        %(setup_layer)s
+        %(batch_key)s
+        %(input_scale)s
+        %(target_sum)s
+        %(setup_kwargs)s
 
         Raises
         ------
@@ -166,6 +148,7 @@ class ExpressionJEPA(JEPABase):
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
 
+    @docs
     def train(
         self,
         max_epochs: int | None = None,
@@ -187,12 +170,9 @@ class ExpressionJEPA(JEPABase):
 
         Parameters
         ----------
-        max_epochs
-            Passes over the training cells; by default as many as make 400 steps.
-        accelerator, devices
-            As in Lightning.
-        batch_size
-            Embeddings per step and process: two views of each of ``batch_size // 2`` cells.
+        %(max_epochs)s
+        %(devices)s
+        %(train_batch_size)s
         train_size, validation_size
             Shares of cells (of categories, with an obs column in ``split_by``). By default every cell that is not
             held out trains and nothing validates: the schedule is fixed.
@@ -200,19 +180,11 @@ class ExpressionJEPA(JEPABase):
             ``"cell"`` or a column of ``adata.obs``.
         holdout
             Categories of that column; their cells are never touched, not even by PCA.
-        early_stopping
-            Stop when the validation loss stalls, and keep the weights of the best epoch; acts only when there are
-            validation cells.
-        seed
-            Same seed, same numbers on one machine.
-        plan_kwargs
-            Options of :class:`scjepa.train.PlanConfig` (``lr``, ``weight_decay``, ...).
-        checkpoint_dir
-            Folder to which every finished epoch is written. The same call after an interruption, even a kill, goes on
-            after the last of them, and ends with the same numbers as without. Of a finished training the result is
-            taken and nothing is trained anew; a folder of other data or arguments is refused.
-        **trainer_kwargs
-            For :class:`scvi.train.Trainer`.
+        %(early_stopping)s
+        %(train_seed)s
+        %(plan_kwargs)s
+        %(checkpoint_dir)s
+        %(trainer_kwargs)s
 
         Examples
         --------
@@ -225,9 +197,7 @@ class ExpressionJEPA(JEPABase):
         {'state B'}
         """
         adata = self._own_or_given(None)
-        require_positive_int(batch_size, "batch_size", minimum=2)
-        if max_epochs is not None:
-            require_positive_int(max_epochs, "max_epochs")
+        check_sizes(batch_size, max_epochs)
         split = split_cells(
             adata.obs,
             split_by=split_by,
@@ -239,33 +209,55 @@ class ExpressionJEPA(JEPABase):
         if len(split.train) < 3:
             raise ValueError(f"{len(split.train)} training cells: at least 3 are needed.")
         matrix = self._read(adata)
-        given = {"max_epochs": max_epochs, "batch_size": batch_size, "early_stopping": early_stopping, "seed": seed,
-                 "plan_kwargs": plan_kwargs, **describe(trainer_kwargs)}  # fmt: skip
-        codes = self._batch_codes(adata, np.arange(adata.n_obs))
-        checkpoints, goes_on = self._checkpoints(
-            checkpoint_dir, self._goes_on(split), split, given, matrix.values, codes
+        options = {"max_epochs": max_epochs, "batch_size": batch_size, "plan_kwargs": plan_kwargs}
+        run = TrainingRun(
+            self,
+            split,
+            seed=seed,
+            goes_on=goes_on(self, split),
+            checkpoint_dir=checkpoint_dir,
+            arguments=options,
+            data=(matrix.values, self._reader.batch_codes(adata)),
+            early_stopping=early_stopping,
+            accelerator=accelerator,
+            devices=devices,
+            **trainer_kwargs,
         )
-        earlier = self.history_
-        with self._keeping_what_was_trained(), seeded(seed):
-            if not goes_on:
+        with run:
+            if run.fresh:
                 self.module = self._build_module()
                 self._prepare_encoder(matrix, split.train)
+            stage = self._encoder_stage(matrix, seed)
             if not self.embedded_:
-                self._start_encoder(matrix, split.train, seed)
-            history = self._train_encoder(
-                matrix,
-                split,
-                max_epochs=max_epochs,
-                batch_size=batch_size,
-                plan_kwargs=plan_kwargs,
-                seed=seed,
-                accelerator=accelerator,
-                devices=devices,
-                early_stopping=early_stopping,
-                checkpoints=checkpoints,
-                **trainer_kwargs,
-            )
-        self.history_ = extend_history(earlier if goes_on else None, merge_histories([("encoder", history)]))
-        self.seed_ = seed
-        if checkpoints is not None:
-            checkpoints.finish()
+                self._start_encoder(stage, split.train)
+            self._train_encoder(run, stage, **options)
+
+
+def pretrained(expression_jepa: ExpressionJEPA | str | os.PathLike, given: Mapping[str, Any]) -> ExpressionJEPA:
+    """Return the trained model whose encoder another one is to take over.
+
+    Parameters
+    ----------
+    expression_jepa
+        The model, or the folder that it was saved or exported to.
+    given
+        Arguments for the other model; none may be the encoder's.
+
+    Raises
+    ------
+    RuntimeError, TypeError, ValueError
+        For a model that is not trained, what is no :class:`ExpressionJEPA`, and arguments of the encoder.
+    """
+    source: Any = expression_jepa
+    if isinstance(source, (str, os.PathLike)):
+        source = ExpressionJEPA.load(str(source), False)
+    if not isinstance(source, ExpressionJEPA):
+        raise TypeError(
+            f"expression_jepa: expected an ExpressionJEPA or its folder, got {type(expression_jepa).__name__}."
+        )
+    if not source.is_trained_:
+        raise RuntimeError("from_pretrained needs a trained ExpressionJEPA. Run its train() first.")
+    chosen = [name for name in ENCODER if name in given]
+    if chosen:
+        raise ValueError(f"{some(chosen)} can't be chosen: the encoder is the pretrained one. Leave out.")
+    return source

@@ -8,29 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
-from scvi.data.fields import CategoricalObsField, LayerField, NumericalObsField
 
-from scjepa._checks import require_labels, require_numbers, require_positive_int
-from scjepa._keys import Keys
-from scjepa._labels import parse_labels
+from scjepa._docs import docs
 from scjepa._scale import check_target_sum
 from scjepa._types import InputScale
-from scjepa.baselines import BASELINES, Baseline, KernelEffect
+from scjepa.baselines import Baseline
 from scjepa.baselines._design import check_features
-from scjepa.data import check_keys, group_cells
-from scjepa.model._effects import EffectsMixin
-from scjepa.model._embedding import EmbeddingMixin
-from scjepa.model._gate import GateMixin, check_gate
-from scjepa.model._reading import check_cells
-from scjepa.model._reliability import ReliabilityMixin
-from scjepa.model._transfer import TransferMixin
-from scjepa.module import ActionSpec, JEPAModule
-from scjepa.train import seeded
+from scjepa.model.conditions import ConditionModel, Design, Words, check_setup, fields
 
 
-class PerturbJEPA(ReliabilityMixin, GateMixin, TransferMixin, EmbeddingMixin, EffectsMixin):
+@docs
+class PerturbJEPA(ConditionModel):
     """Action-conditioned world model of cells for genetic (or any labelled) perturbations.
 
     Stage 1 learns an embedding of cells (see :class:`ExpressionJEPA`). Stage 2 predicts, in frozen
@@ -41,13 +30,11 @@ class PerturbJEPA(ReliabilityMixin, GateMixin, TransferMixin, EmbeddingMixin, Ef
 
     Parameters
     ----------
-    adata
-        Set up with :meth:`setup_anndata`.
+    %(model_adata)s
     gene_embeddings
         Gene x features (names as in the labels), for genes that were never perturbed in training. Without it the
         loadings of the measured genes are used; a gene with neither is refused.
-    registry
-        For loading without data; not for users.
+    %(registry)s
     anchor
         ``"kernel"`` (the default, :class:`scjepa.baselines.KernelEffect`), the name of another baseline, a baseline
         object, or None for the network alone.
@@ -58,8 +45,7 @@ class PerturbJEPA(ReliabilityMixin, GateMixin, TransferMixin, EmbeddingMixin, Ef
         Share of the network's correction that counts in conditions it was not trained on. ``"auto"`` (the default) finds
         it per class of question (combinations, singles, unseen contexts) from training conditions left out; 0 is
         the anchor alone, 1 the network in full.
-    n_latent, encoder, gene_sets, n_modules, n_hidden, n_layers, regularizer, regularizer_weight, mask_rate
-        Of the encoder, as in :class:`ExpressionJEPA`.
+    %(encoder_arguments)s
     n_pcs
         Dimensions of the expression-faithful coordinates.
     predictor_input
@@ -87,6 +73,16 @@ class PerturbJEPA(ReliabilityMixin, GateMixin, TransferMixin, EmbeddingMixin, Ef
     >>> predicted.obs["perturbation"].unique().tolist() == [held_out]
     True
     """
+
+    _words = Words(
+        label="perturbation_key",
+        asked="perturbations",
+        items="genes",
+        item="gene",
+        done="perturbed",
+        features="no gene_embeddings, not a measured gene",
+        mend="Pass gene_embeddings= (a DataFrame gene x features that covers it) to PerturbJEPA.",
+    )
 
     def __init__(
         self,
@@ -119,50 +115,37 @@ class PerturbJEPA(ReliabilityMixin, GateMixin, TransferMixin, EmbeddingMixin, Ef
     ) -> None:
         super().__init__(adata, registry)
         self.init_params_ = self._get_init_params(locals())
-        if predictor_input not in ("z", "h", "both"):
-            raise ValueError(f"predictor_input={predictor_input!r}: expected 'z', 'h' or 'both'.")
-        if not (isinstance(residual, bool) or residual == "auto"):
-            raise ValueError(f"residual={residual!r}: expected True, False or 'auto'.")
-        check_gate(gate)
         if gene_embeddings is not None:
             check_features(gene_embeddings)
-        n_genes, n_cells = self.summary_stats["n_vars"], self.summary_stats["n_cells"]
-        self.module_arguments_ = {
-            "n_latent": min(require_positive_int(n_latent, "n_latent"), n_genes),
-            "encoder": encoder,
-            "n_hidden": n_hidden,
-            "n_layers": n_layers,
-            "regularizer": regularizer,
-            "regularizer_weight": regularizer_weight,
-            "target_encoder": target_encoder,
-            "mask_rate": mask_rate,
-            "n_pcs": min(require_positive_int(n_pcs, "n_pcs"), n_genes, n_cells),
-            "predictor_input": predictor_input,
-            "set_loss": set_loss,
-            "n_ensemble": require_positive_int(n_ensemble, "n_ensemble"),
-            "predictor_hidden": predictor_hidden,
-            "predictor_layers": predictor_layers,
-            "mean_weight": mean_weight,
-            "noise": noise,
-            "inverse_dynamics": inverse_dynamics,
-            **self._encoder_arguments(gene_sets, min(n_modules, n_genes)),
-        }
-        self.actions_ = self._known_actions()
-        self.joint_ = False
-        self.embedded_ = True
-        self.dose_ref_ = 1.0
-        self.anchor_ = None
-        self.base_anchor_ = None
-        self._new_anchor()  # a wrong anchor= is refused here, not after minutes of training
-        self.module = self._build_module()
-        self._model_summary_string = (
-            f"PerturbJEPA: {n_genes} genes, {len(self.actions_)} perturbed genes, anchor "
-            f"{getattr(anchor, 'name', anchor)}, {self.module_arguments_['n_pcs']} coordinates, "
-            f"{self.module_arguments_['n_latent']} latent dimensions"
+        self._gene_embeddings = gene_embeddings
+        self._make(
+            anchor=anchor,
+            residual=residual,
+            gate=gate,
+            n_latent=n_latent,
+            encoder=encoder,
+            gene_sets=gene_sets,
+            n_modules=n_modules,
+            n_hidden=n_hidden,
+            n_layers=n_layers,
+            regularizer=regularizer,
+            regularizer_weight=regularizer_weight,
+            mask_rate=mask_rate,
+            n_pcs=n_pcs,
+            predictor_input=predictor_input,
+            set_loss=set_loss,
+            target_encoder=target_encoder,
+            n_ensemble=n_ensemble,
+            predictor_hidden=predictor_hidden,
+            predictor_layers=predictor_layers,
+            mean_weight=mean_weight,
+            noise=noise,
+            inverse_dynamics=inverse_dynamics,
         )
 
     # ---------------------------------------------------------------- setup
     @classmethod
+    @docs
     def setup_anndata(
         cls,
         adata: AnnData,
@@ -183,17 +166,16 @@ class PerturbJEPA(ReliabilityMixin, GateMixin, TransferMixin, EmbeddingMixin, Ef
 
         Parameters
         ----------
-        adata
-            Cells (or one profile per condition) x genes; raw counts or log1p of library-normalized counts.
+        %(setup_adata)s
+            Rows may be profiles, one per condition.
         perturbation_key
             Column of ``adata.obs``: control label, ``"A"``, ``"A+B"`` (any number of genes, any order) or
             ``"A+ctrl"``, which is read as ``"A"``.
         control
             Label of control cells.
-        layer
-            Layer with the matrix, by default ``adata.X``.
-        batch_key
-            Column with batches: controls are matched to perturbed cells by batch.
+        %(setup_layer)s
+        %(batch_key)s
+            Controls are matched to perturbed cells by batch.
         context_key
             Column with contexts (cell type, cell line): every context with perturbed cells needs controls.
         dose_key
@@ -202,12 +184,9 @@ class PerturbJEPA(ReliabilityMixin, GateMixin, TransferMixin, EmbeddingMixin, Ef
             Column with the kind of perturbation (knock-out, activation, ...).
         separator
             What joins the parts of a combination.
-        input_scale
-            ``"counts"``, ``"lognorm"``, or ``"auto"`` to find out; what was found is recorded.
-        target_sum
-            Library size that counts are scaled to before log1p, below 3.27e6.
-        **kwargs
-            Used by scvi-tools when it replays a setup.
+        %(input_scale)s
+        %(target_sum)s
+        %(setup_kwargs)s
 
         Raises
         ------
@@ -221,121 +200,112 @@ class PerturbJEPA(ReliabilityMixin, GateMixin, TransferMixin, EmbeddingMixin, Ef
         >>> adata = scjepa.datasets.simulate_perturbseq(60, 8, 4, 2, n_cells=20, n_control=40)
         >>> scjepa.PerturbJEPA.setup_anndata(adata, "perturbation", "control", context_key="context")
         """
-        control = str(control)
-        check_keys(perturbation_key=perturbation_key, context_key=context_key, dose_key=dose_key, kind_key=kind_key)
-        target_sum, input_scale = check_target_sum(target_sum), check_cells(adata, layer, input_scale)
-        labels = require_labels(adata.obs, perturbation_key, "perturbation_key")
-        columns = {"batch_key": batch_key, "context_key": context_key, "kind_key": kind_key}
-        for argument, key in columns.items():
-            if key is not None:
-                require_labels(adata.obs, key, argument)
-        if dose_key is not None:
-            require_numbers(adata.obs, dose_key, "dose_key", minimum=0.0)
-        if "source_registry" not in kwargs:  # query data may lack controls
-            contexts = None if context_key is None else adata.obs[context_key].astype(str).to_numpy()
-            groups = group_cells(labels.to_numpy(), control=control, separator=separator, contexts=contexts)
-            if not len(groups):
-                raise ValueError(f"perturbation_key={perturbation_key!r}: all cells are controls ({control!r}).")
-        del columns, labels
-        setup_method_args = cls._get_setup_method_args(
-            **{k: v for k, v in locals().items() if k not in ("groups", "contexts", "argument", "key")}
+        control, target_sum = str(control), check_target_sum(target_sum)
+        setup = {"perturbation_key": perturbation_key, "control": control, "separator": separator,
+                 "context_key": context_key, "dose_key": dose_key, "kind_key": kind_key, "batch_key": batch_key}  # fmt: skip
+        design = Design.from_setup(setup, cls._words.label)
+        input_scale = check_setup(
+            adata, design, layer, input_scale, label=cls._words.label, query="source_registry" in kwargs
         )
-        fields = [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            CategoricalObsField(Keys.registry.perturbation, perturbation_key),
-            CategoricalObsField(Keys.registry.context, context_key),
-            CategoricalObsField(Keys.registry.kind, kind_key),
-        ]
-        if dose_key is not None:
-            fields.append(NumericalObsField(Keys.registry.dose, dose_key))
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        registered = {name: value for name, value in locals().items() if name not in ("setup", "design")}
+        manager = AnnDataManager(
+            fields=fields(design, layer), setup_method_args=cls._get_setup_method_args(**registered)
+        )
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
 
-    def _categories(self, name: str) -> list[str]:
-        mapping = self.registry_["field_registries"][name]["state_registry"]["categorical_mapping"]
-        return [str(c) for c in mapping]
+    def _item_features(self) -> pd.DataFrame:
+        """Return ``gene_embeddings`` if given, else the loadings of the measured genes."""
+        if self._gene_embeddings is not None:
+            return self._gene_embeddings
+        return pd.DataFrame(self.module.space.loadings.T.cpu().numpy() * self.axes_std_, index=self.var_names)
 
-    def _known_actions(self) -> tuple[str, ...]:
-        """Names of everything perturbed in any label, sorted."""
-        labels = self._categories(Keys.registry.perturbation)
-        parsed = parse_labels(labels, self._setup["control"], self._setup["separator"])
-        return tuple(sorted({name for action in parsed.values() for name in action}))
+    def predict_perturbation(
+        self,
+        perturbations: str | Sequence[str],
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        context: str | Sequence[str] | None = None,
+        dose: float | Sequence[float] | None = None,
+        kind: str | None = None,
+        n_cells: int | None = None,
+        include_control: bool = False,
+        seed: int = 0,
+    ) -> AnnData:
+        """Predict cells under perturbations, starting from control cells.
 
-    def _kinds(self) -> list[str]:
-        return self._categories(Keys.registry.kind) if self._setup["kind_key"] is not None else []
+        Parameters
+        ----------
+        perturbations
+            ``"A"``, ``"A+B"`` (any number of genes, any order), or a list of such labels; seen or unseen.
+        adata
+            Where control cells come from, with the model's genes in any order and possibly a new context; by default
+            the AnnData of the model. Without the perturbation column all its cells count as controls.
+        indices
+            Positions or boolean mask of the cells to use; those that are not controls are left out.
+        context
+            Contexts to predict in, by default all that have control cells.
+        dose
+            One dose or several (each perturbation at each), by default the median training dose.
+        kind
+            Kind of perturbation, by default the most frequent one of that perturbation in training.
+        n_cells
+            Cells per perturbation and context; by default each control once.
+        include_control
+            Put the controls used in front, so that the result goes straight into cell-eval or pertpy.
+        seed
+            Of the draw of controls when ``n_cells`` is given.
 
-    def _build_module(self) -> JEPAModule:
-        spec = ActionSpec(
-            len(self.actions_), len(self._kinds()), self._setup["dose_key"] is not None, float(self.dose_ref_)
+        Returns
+        -------
+        Predicted cells. ``X``: float32, log-normalized, in the model's ``var_names``, between 0 and the largest value of
+        the gene in training cells or in the controls that are moved; ``obs``: the perturbation, context, dose and kind
+        columns, ``source`` (name of the control started from) and ``jepa_prediction`` (``"predicted"`` or
+        ``"control"``); ``obsm["X_jepa"]``: embeddings of the predicted cells (not after ``train(embed=False)``);
+        ``uns["jepa"]["prediction"]``: what it was made with, and (for models with an anchor) what it rests on:
+        ``"conditions"``, a table of ``perturbation``, ``context`` (dose, kind), ``basis`` (the size of the effect was
+        judged by ``"left out"`` conditions, by ``"sampling noise"`` alone, or by nothing: ``"none"``), ``support`` and
+        ``abstain`` (see :meth:`predict_effect`); ``"reliability"`` of the training conditions (median, how many are
+        ``near_zero``, of ``n``; see :meth:`get_reliability`), if cells tell; and ``"note"``. ``obs_names`` are unique.
+
+        Warns
+        -----
+        UserWarning
+            Once, with numbers: when effects could not be judged by leaving training conditions out, when the model
+            abstains, when training contexts differ in a way that their controls do not explain. The same text is the
+            ``"note"``.
+
+        Raises
+        ------
+        ValueError
+            For unknown genes without features, unknown contexts, a selection without controls, bad doses.
+
+        Notes
+        -----
+        Controls and perturbed cells are unpaired: the predicted *set* is what was learned. That a predicted cell
+        belongs to its source cell is an assumption of minimal displacement, not a measurement.
+
+        Examples
+        --------
+        >>> import scjepa
+        >>> adata = scjepa.datasets.simulate_perturbseq(60, 8, 4, 2, n_cells=20, n_control=40)
+        >>> scjepa.PerturbJEPA.setup_anndata(adata, "perturbation", context_key="context")
+        >>> model = scjepa.PerturbJEPA(adata)
+        >>> model.train(max_epochs=1, enable_progress_bar=False)
+        >>> seen = [p for p in adata.obs["perturbation"].unique() if p != "control"][:2]
+        >>> model.predict_perturbation(seen, n_cells=5, context="state A").shape == (10, adata.n_vars)
+        True
+        """
+        self._require_trained("predict_perturbation")
+        return self._predict(
+            perturbations,
+            adata,
+            indices=indices,
+            context=context,
+            dose=dose,
+            kind=kind,
+            n_cells=n_cells,
+            include_control=include_control,
+            seed=seed,
         )
-        with seeded(0):
-            return self._module_cls(
-                self.summary_stats["n_vars"], actions=spec, joint=self.joint_, **self.module_arguments_
-            )
-
-    def _new_anchor(self, **changes: Any) -> Baseline | None:
-        """Return a fresh, unfitted anchor as ``anchor=`` asks for."""
-        wanted = self.init_params_["non_kwargs"]["anchor"]
-        if wanted is None:
-            return None
-        if isinstance(wanted, Baseline):
-            return type(wanted).from_state({**wanted.state(), **changes})
-        if wanted in ("kernel", KernelEffect.name):
-            return KernelEffect(**changes)
-        if wanted not in BASELINES:
-            raise ValueError(f"anchor={wanted!r}: expected 'kernel', None, a baseline, or one of {sorted(BASELINES)}.")
-        return BASELINES[wanted]()
-
-    def _diagnostics(self, rng: np.random.Generator) -> list[tuple[str, float, str, str]]:
-        """Add what earlier cell JEPAs failed: are predicted sets as wide, and predicted effects as large, as true ones?"""
-        rows = super()._diagnostics(rng) if self.embedded_ else []
-        adata, groups = self._own_or_given(None), self._groups(self._own_or_given(None))
-        pairs = set(zip(self.trained_on_["perturbation"], self.trained_on_["context"], strict=True))
-        separator, single = self._setup["separator"], self._setup["context_key"] is None
-        known = [
-            i
-            for i in range(len(groups))
-            if (separator.join(groups.actions[i]), str(groups.contexts[i])) in pairs and len(groups.cells[i]) > 1
-        ]
-        spread, size = [], []
-        for i in rng.choice(known, min(10, len(known)), replace=False) if known else []:
-            predicted = self.predict_perturbation(
-                separator.join(groups.actions[i]),
-                context=None if single else str(groups.contexts[i]),
-                dose=None if groups.dose is None else float(groups.dose[i]),
-                kind=None if groups.kind is None else str(groups.kind[i]),
-                include_control=True,
-            )
-            control = (predicted.obs[Keys.obs.kind] == "control").to_numpy()
-            cells = np.sort(rng.choice(groups.cells[i], min(len(groups.cells[i]), 500), replace=False))
-            real = self._read(adata, cells).rows(slice(None))
-            start = predicted.X[control].mean(0)
-            axes = self.module.space.loadings.T.cpu().numpy()
-            width = float((real @ axes).var(0).sum())
-            spread.append(float((predicted.X[~control] @ axes).var(0).sum()) / max(width, 1e-12))
-            length = float(np.linalg.norm(real.mean(0) - start))
-            size.append(float(np.linalg.norm(predicted.X[~control].mean(0) - start)) / max(length, 1e-12))
-        for name, values in (("variance ratio", spread), ("shift ratio", size)):
-            value = float(np.mean(values)) if values else float("nan")
-            verdict = "ok" if 0.7 < value < 1.3 else "check"
-            rows.append((name, value, "0.7 to 1.3 on training conditions, predicted over true", verdict))
-        return rows + self._context_diagnostics()
-
-    def _context_diagnostics(self) -> list[tuple[str, float, str, str]]:
-        """Add what the network won on left-out conditions, and whether control profiles tell how contexts differ."""
-        rows = [
-            (
-                f"network gain, {cls}",
-                gain,
-                "above 0: share of the anchor's left-out error that the network takes off",
-                "ok",
-            )
-            for cls, gain in self.gate_gains_.items()
-        ]
-        report = self.anchor_.context_report() if isinstance(self.anchor_, KernelEffect) else None
-        if report is not None:
-            expected = f"1: control profiles tell how contexts differ; 0: they don't (+- {report.error:.2f})"
-            rows.append(("context slope", report.slope, expected, "check" if report.note else "ok"))
-        return rows

@@ -18,6 +18,7 @@ from scjepa.baselines._design import check_features
 from scjepa.baselines._folds import condition_folds, context_folds, folds_of, supported_rows
 from scjepa.baselines._noise import NoiseModel
 from scjepa.baselines._selection import Rows, averaged, described
+from scjepa.baselines._threads import on_one_thread
 from scjepa.baselines._training import Training, measured_in
 from scjepa.data import ConditionTable
 
@@ -169,6 +170,7 @@ class KernelEffect(Baseline):
         self.n_components = require_positive_int(n_components, "n_components")
         self.cautious = bool(cautious)
 
+    @on_one_thread
     def fit(self, table: ConditionTable) -> KernelEffect:
         """Weigh links, kernels and strengths for every class of query rows.
 
@@ -190,6 +192,7 @@ class KernelEffect(Baseline):
             pick |= described(averaged(*parts), pick["error"])
         return self
 
+    @on_one_thread
     def effects(self, query: ConditionTable) -> FloatArray:
         """Return predicted effects.
 
@@ -227,6 +230,7 @@ class KernelEffect(Baseline):
         out[~known] = ["unseen" if reachable.issuperset(query.actions[i]) else "" for i in np.flatnonzero(~known)]
         return out
 
+    @on_one_thread
     def fitted_effects(self, cls: str | None = None) -> FloatArray:
         """Return in-sample predictions of the training rows, ``(n, genes)``.
 
@@ -242,6 +246,7 @@ class KernelEffect(Baseline):
             out[index] = self._ask(index, c, None, "measured" if own else "mixture")
         return out
 
+    @on_one_thread
     def left_out_effects(self, cls: str | None = None) -> FloatArray:
         """Return the prediction of every training row when it is left out, ``(n, genes)``.
 
@@ -256,6 +261,7 @@ class KernelEffect(Baseline):
         """
         return self._left_out(cls, self._ask, wide=True)
 
+    @on_one_thread
     def distances(self, query: ConditionTable) -> FloatArray:
         """Return the share of predictive variance that training leaves, ``(m,)`` between 0 and 1; NaN as in effects.
 
@@ -275,6 +281,7 @@ class KernelEffect(Baseline):
                 out[index] = self._distance(rows.take(index), cls, unknown[index])
         return out
 
+    @on_one_thread
     def left_out_distances(self, cls: str | None = None) -> FloatArray:
         """Return :meth:`distances` of the training rows, left out as in :meth:`left_out_effects`, ``(n,)``."""
         ask = lambda rows, c, train: self._distance(self._training.rows.take(rows), c, train=train)[:, None]
@@ -362,6 +369,7 @@ class KernelEffect(Baseline):
         classes = ["combination", "single", "context", *["unseen"] * (self.features is not None)]
         return {cls: chooser.pick(cls) for cls in classes}
 
+    @on_one_thread
     def context_report(self) -> ContextReport | None:
         """Return what left-out contexts say of predictions in another one; None with one context, or more than eight.
 

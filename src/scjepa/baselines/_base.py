@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 
 from scjepa._checks import some
 from scjepa._types import FloatArray
 from scjepa.baselines._cells import CellMethods
+from scjepa.baselines._contexts import ContextReport
 from scjepa.data import ConditionTable
 
 
@@ -71,6 +73,60 @@ class Baseline(CellMethods, ABC):
             raise RuntimeError(f"{type(self).__name__} is not fitted yet: call fit(table) first.")
         check_query(query, self.table_)
         return self.table_
+
+
+class SelfJudging(Baseline):
+    """A baseline that judges itself: it knows what kind of question it is asked, and leaves training rows out to tell how well it answers.
+
+    Models ask it for intervals and trust. Each class of question has an entry in ``picks_``, of which ``"basis"`` says what
+    judged it (``"left out"`` rows, ``"sampling noise"`` alone, or ``"none"``) and ``"error"`` how large left-out errors are.
+    """
+
+    picks_: dict[str, dict[str, Any]]
+
+    @abstractmethod
+    def classes(self, query: ConditionTable) -> np.ndarray:
+        """Return the class of each question, ``(m,)``; ``""`` for rows without a prediction."""
+
+    @abstractmethod
+    def left_out_effects(self, cls: str | None = None) -> FloatArray:
+        """Return training rows as they are predicted while left out as questions of a class, ``(n, genes)``, or NaN."""
+
+    @abstractmethod
+    def distances(self, query: ConditionTable) -> FloatArray:
+        """Return how far questions are from training, ``(m,)`` from 0 to 1; NaN where there is no prediction."""
+
+    @abstractmethod
+    def left_out_distances(self, cls: str | None = None) -> FloatArray:
+        """Return the distances of training rows that are left out as questions of a class, ``(n,)``, or NaN."""
+
+    @abstractmethod
+    def rows_like(self, cls: str, *, combinations: bool, usable: np.ndarray) -> np.ndarray:
+        """Return the ``usable`` rows whose left-out predictions are most like questions of a class, boolean ``(n,)``."""
+
+    @abstractmethod
+    def left_together(self, cls: str) -> np.ndarray:
+        """Return boolean ``(n, n)``: row ``j`` is left out when row ``i`` is predicted as a question of a class."""
+
+    @abstractmethod
+    def again(self, table: ConditionTable) -> SelfJudging:
+        """Return the same baseline fitted to another table, with the choices it made kept."""
+
+    @abstractmethod
+    def knowing(self, features: pd.DataFrame) -> SelfJudging:
+        """Return a baseline fitted to the same table that knows what was never done by ``features`` (item x features)."""
+
+    def blind(self) -> SelfJudging | None:
+        """Return one like it, to be fitted, that is worse in known contexts but leaves something to learn; None if it is it."""
+        return None
+
+    def context_report(self) -> ContextReport | None:
+        """Return what left-out contexts say of predictions in another one, or None."""
+        return None
+
+    def new_context(self, cls: str) -> bool:
+        """Return whether questions of a class are about contexts without training rows."""
+        return cls == "context"
 
 
 def check_training(table: ConditionTable, name: str) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from scjepa._checks import require_positive_int, some
 from scjepa._types import FloatArray
-from scjepa.baselines._base import Baseline, table_from_state, table_state
+from scjepa.baselines._base import SelfJudging, table_from_state, table_state
 from scjepa.baselines._choosing import SELECTION_ROWS, Chooser, link_name, link_value, noise_of, renamed
 from scjepa.baselines._contexts import FEW_CONTEXTS, ContextReport, slope, trusted_share
 from scjepa.baselines._design import check_features
@@ -19,6 +19,7 @@ from scjepa.baselines._folds import condition_folds, context_folds, folds_of, su
 from scjepa.baselines._noise import NoiseModel
 from scjepa.baselines._selection import Rows, averaged, described
 from scjepa.baselines._threads import on_one_thread
+from scjepa.baselines._support import left_together, rows_like
 from scjepa.baselines._training import Training, measured_in
 from scjepa.data import ConditionTable
 
@@ -37,7 +38,7 @@ DERIVED = (
 """Attributes, some of them of 0.1.0, that follow from the others."""
 
 
-class KernelEffect(Baseline):
+class KernelEffect(SelfJudging):
     r"""Kernel ridge regression of effects that knows their noise, averaged over candidates by left-out error.
 
     .. math::
@@ -286,6 +287,26 @@ class KernelEffect(Baseline):
         """Return :meth:`distances` of the training rows, left out as in :meth:`left_out_effects`, ``(n,)``."""
         ask = lambda rows, c, train: self._distance(self._training.rows.take(rows), c, train=train)[:, None]
         return self._left_out(cls, ask, wide=False)[:, 0]
+
+    def rows_like(self, cls: str, *, combinations: bool, usable: np.ndarray) -> np.ndarray:
+        """Return the usable rows most like questions of a class, see :func:`scjepa.baselines._support.rows_like`."""
+        return rows_like(self.table_, cls, combinations=combinations, usable=usable)
+
+    def left_together(self, cls: str) -> np.ndarray:
+        """Return which rows are left out together, see :func:`scjepa.baselines._support.left_together`."""
+        return left_together(self.table_, cls)
+
+    def again(self, table: ConditionTable) -> KernelEffect:
+        """Return the same baseline fitted to another table; the choice of candidates is kept."""
+        return self.from_state({**self.state(), "table": table_state(table)})
+
+    def blind(self) -> KernelEffect:
+        """Return one like it, to be fitted, that does not look at contexts."""
+        return self.from_state({**self.state(), "context_kernel": False})
+
+    def knowing(self, features: pd.DataFrame) -> KernelEffect:
+        """Return a kernel anchor of its own for genes that were never perturbed, fitted to the same table."""
+        return KernelEffect(features=features).fit(self.table_)
 
     def state(self) -> dict[str, Any]:
         """Return arguments, picks and training table as plain data; predictions are recomputed from them."""

@@ -12,6 +12,7 @@ from scjepa.baselines._matching_mean import MatchingMean
 from scjepa.baselines._mean import MeanEffect
 from scjepa.baselines._no_change import NoChange
 from scjepa.baselines._ridge import Ridge
+from scjepa.baselines.drugs import DrugEffect
 from scjepa.data import ConditionTable
 
 BASELINES: dict[str, type[Baseline]] = {
@@ -19,6 +20,9 @@ BASELINES: dict[str, type[Baseline]] = {
     for cls in (NoChange, MeanEffect, MatchingMean, Additive, ContextTransfer, KNNEffect, Linear, Ridge, KernelEffect)
 }
 """Every baseline of perturbation effects by the name of its row in score tables, simplest first."""
+
+ANCHORS: dict[str, type[Baseline]] = {**BASELINES, DrugEffect.name: DrugEffect}
+"""These and what else a model may start from; not among the rows of score tables, since it takes a while to fit."""
 
 
 def applicable(table: ConditionTable, query: ConditionTable) -> list[Baseline]:

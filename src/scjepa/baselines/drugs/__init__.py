@@ -1,0 +1,5 @@
+"""The anchor of drug responses: conditions as rows, a kernel among them, simple predictions, and who is believed where."""
+
+from scjepa.baselines.drugs._effect import DrugEffect
+
+__all__ = ["DrugEffect"]

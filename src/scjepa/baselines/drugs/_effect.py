@@ -1,0 +1,399 @@
+"""The baseline "drug anchor": what drugs do in contexts, at doses and times, the closed form DrugJEPA starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from scjepa._checks import some
+from scjepa._types import FloatArray
+from scjepa.baselines._base import SelfJudging, table_from_state, table_state
+from scjepa.baselines.drugs._judging import LEAST_ROWS, Judge, coordinates, row_noise
+from scjepa.baselines.drugs._questions import CLASSES, NEW_CONTEXT, classify, folds, left_with
+from scjepa.baselines.drugs._rows import AXES, Rows, canonical_order, nothing_done
+from scjepa.baselines.drugs._structure import Structure
+from scjepa.baselines.drugs._support import distances, support
+from scjepa.data import ConditionTable
+
+
+class DrugEffect(SelfJudging):
+    r"""Responses to drugs from drugs alike, other contexts, doses and times; never far from the best simple prediction.
+
+    A Gaussian process over rows of drug x context x dose x time,
+
+    .. math:: \delta_j \sim N\bigl(m_{c},\; s_j [h_j K + (1 - h_j) \Sigma]\bigr),\quad
+        K = \bigl[(c + (1 - k)\, I) \circ T + k\, S \circ (T + \ell\, H)\bigr] \circ D \circ E
+
+    for every principal component :math:`j` of the effects. :math:`I` is one for the same drug and :math:`S` the squared
+    similarity of structures, both summed over the drugs of a combination; :math:`T` how alike contexts are, learned from drugs
+    seen in both; :math:`H` one within a context; :math:`D` a Hill gate times a Gaussian in decades of dose, :math:`E` a power
+    times a Gaussian in decades of time. Contexts have a mean each (:math:`m_c`, projected out); with doses or times the curve
+    that drugs have in common is a part of the kernel instead (:math:`c = 1`). Kernels are averaged by their evidence.
+
+    *Shrinkage.* Every component has a signal share :math:`h_j` of its own, averaged over its posterior under a distribution
+    that is learned over components (empirical Bayes): what does not reproduce between drugs alike, contexts or doses is not
+    carried over. One eigendecomposition a kernel. Components are coordinates of the rows, so nothing but rounding is lost.
+
+    *Noise.* Where the table has the variance within conditions, :math:`\Sigma` holds the sampling noise of each row plus
+    what plain sums miss beyond it (:func:`scjepa.baselines._noise.misfit`); else it is the identity.
+
+    *Guard.* Evidence alone does not protect: it keeps structure where structure hurts. So the process, the same without
+    structure, and simple rules (no change, the mean, the mean per context and dose, the mean per drug, the nearest dose and
+    time, straight lines in their logarithms, ridge on structures) are weighed by the errors of rows left out as questions
+    of the class are asked (:func:`scjepa.baselines.drugs._guard.weigh`):
+
+    ================== =========================================================== ==================================
+    class              a question is of this class when                            left out
+    ================== =========================================================== ==================================
+    ``single``         its drug was given in training, at its dose and for its     rows
+                       time, perhaps elsewhere
+    ``combination``    it has several drugs                                        combinations, everywhere
+    ``context``        its context has no training rows                            contexts
+    ``dose``           its dose lies between those of the drug                     inner doses of all drugs
+    ``dose above``     its dose is above those of the drug                         highest doses
+    ``dose below``     its dose is below those of the drug                         lowest doses
+    ``time``           its time lies between those of the drug                     inner times
+    ``time beyond``    its time lies outside of those of the drug                  first and last times
+    ``unseen``         a drug was never given                                      drugs
+    ``unseen context`` neither drug nor context was seen                           drugs in contexts
+    ================== =========================================================== ==================================
+
+    Later rows of the table take precedence over earlier ones except that the classes of dose and time are of single drugs
+    in known contexts. Where a class can't be left out, the nearest one's weights count, or fixed ones.
+
+    Parameters
+    ----------
+    similarity
+        Drug x drug, from 0 to 1 with ones on the diagonal, for instance Tanimoto similarities; several tables by name are
+        candidates beside each other and beside their mean. It is squared in the kernel.
+    features
+        Drug x features: counts or bits of fingerprints (Tanimoto similarity), or features of any sign (a Gaussian of the
+        scaled distance); several tables by name. Drugs without a structure are like themselves only, and can't be
+        predicted unless they were given in training.
+
+    Attributes
+    ----------
+    picks_
+        Class to ``{"weights", "error", "plain", "errors", "follow", "kernels", "basis", "n"}``: weights of predictions by name,
+        their left-out error (mean over rows of the root mean square over genes; NaN if there is none), the best simple
+        prediction, the error of each, how far the weights are followed from there, the process's kernels in words, and
+        ``"left out"`` rows (how many) or ``"none"`` as what judged.
+    kernels_
+        ``[kernel, weight]`` of the process, as plain data.
+
+    Notes
+    -----
+    Rows at dose or time zero have no effect, and are not trained on. ``kind`` of a table is not looked at. Where drugs have
+    more than 16 dose levels among them, doses are compared between drugs as shares of each drug's highest.
+
+    This project's own recipe. Gaussian processes over molecules with Tanimoto kernels: Ralaivola et al. 2005, *Neural Networks*
+    18; Griffiths et al. 2023, *GAUCHE*. Products of kernels over drug, cell and dose: Julkunen et al. 2020, *Nature
+    Communications* 11 (comboFM has the idea for tensors). Empirical Bayes: Efron and Morris 1973, *JASA* 68; stacking:
+    Wolpert 1992, Breiman 1996.
+
+    Examples
+    --------
+    Six drugs in two contexts; the last one is asked where it was not given.
+
+    >>> import numpy as np
+    >>> from scjepa.baselines import DrugEffect
+    >>> from scjepa.data import ConditionTable
+    >>> does = np.random.default_rng(0).normal(size=(6, 20))
+    >>> names = [*"ABCDEF", *"ABCDE"]
+    >>> where = np.array(["x"] * 6 + ["y"] * 5)
+    >>> table = ConditionTable(tuple((n,) for n in names), where, np.zeros((11, 20)), np.vstack([does, does[:5]]))
+    >>> model = DrugEffect().fit(table)
+    >>> asked = ConditionTable((("F",), ("G",)), np.array(["y", "y"]), np.zeros((2, 20)))
+    >>> bool(np.corrcoef(model.effects(asked)[0], does[5])[0, 1] > 0.9), model.classes(asked).tolist()
+    (True, ['single', ''])
+    """
+
+    name: ClassVar[str] = "drug anchor"
+
+    def __init__(
+        self,
+        *,
+        similarity: pd.DataFrame | Mapping[str, pd.DataFrame] | None = None,
+        features: pd.DataFrame | Mapping[str, pd.DataFrame] | None = None,
+    ) -> None:
+        self.structure = Structure.of(similarity, features)
+
+    def fit(self, table: ConditionTable) -> DrugEffect:
+        """Choose kernels by evidence, and weigh predictions for every class of question by left-out error.
+
+        Parameters
+        ----------
+        table
+            Measured conditions; for signatures, which are differences already, the control profiles are zero.
+
+        Returns
+        -------
+        Itself.
+
+        Raises
+        ------
+        ValueError
+            For tables with nothing to fit on: no rows, no profiles, NaN, doses of zero only.
+        """
+        self._remember(table)
+        self._prepare()
+        self.kernels_: list[list[Any]] = [[spec, weight] for spec, weight in self._judge.choose()]
+        self.picks_ = self._judge.picks(self._classes())
+        return self
+
+    def also(
+        self,
+        *,
+        similarity: pd.DataFrame | Mapping[str, pd.DataFrame] | None = None,
+        features: pd.DataFrame | Mapping[str, pd.DataFrame] | None = None,
+    ) -> DrugEffect:
+        """Return the same baseline, fitted or not, that knows the structures of more drugs.
+
+        Parameters
+        ----------
+        similarity, features
+            As for the class, in the descriptions (by name) that it has; similarities of the new drugs must be to all others.
+        """
+        new = type(self).__new__(type(self))
+        vars(new).update(vars(self))
+        new.structure = self.structure.joined(Structure.of(similarity, features))
+        if hasattr(self, "picks_"):
+            new._prepare()
+            new._judge.mixture = self._judge.mixture
+        return new
+
+    def effects(self, query: ConditionTable) -> FloatArray:
+        """Return predicted effects.
+
+        Parameters
+        ----------
+        query
+            Questions: actions, contexts; doses and times if the training table has them.
+
+        Returns
+        -------
+        ``(m, genes)``; NaN for rows with a drug that was neither given in training nor has a structure.
+        """
+        classes = self.classes(query)
+        out = np.full(query.control.shape, np.nan)
+        nothing = nothing_done(query)
+        out[nothing] = 0.0
+        index = np.flatnonzero((classes != "") & ~nothing)
+        if len(index):
+            predicted = self._judge.experts().predict(self._questions(query.rows(index)))
+            for cls in dict.fromkeys(classes[index]):
+                here = classes[index] == cls
+                out[index[here]] = self._mixed({k: v[here] for k, v in predicted.items()}, cls) @ self._axes.T
+        return out
+
+    def classes(self, query: ConditionTable) -> np.ndarray:
+        """Return the class of each question, ``(m,)``; ``""`` for rows without a prediction."""
+        self._fitted(query)
+        able = set(self._rows.drugs) | self.structure.names
+        out = np.full(len(query), "", dtype=object)
+        nothing = nothing_done(query)
+        out[nothing] = "single"
+        asked = [i for i, action in enumerate(query.actions) if not nothing[i] and able.issuperset(action)]
+        if asked:
+            out[asked] = classify(self._rows, self._questions(query.rows(asked)))
+        return out
+
+    def fitted_effects(self, cls: str | None = None) -> FloatArray:
+        """Return predictions of the training rows themselves, ``(n, genes)``.
+
+        Parameters
+        ----------
+        cls
+            Whose weights to use for every row; by default each row's own (``"combination"`` or ``"single"``).
+        """
+        classes = self._row_classes(cls)
+        out = np.zeros(self.table_.control.shape)
+        predicted = self._judge.experts().predict(self._rows)
+        for c in dict.fromkeys(classes):
+            here = classes == c
+            out[self._active[here]] = self._mixed({k: v[here] for k, v in predicted.items()}, c) @ self._axes.T
+        return out
+
+    def left_out_effects(self, cls: str | None = None) -> FloatArray:
+        """Return the prediction of training rows when they are left out, ``(n, genes)``.
+
+        Parameters
+        ----------
+        cls
+            Class of the questions that they are left out as; by default each row's own (``"combination"`` or ``"single"``).
+
+        Returns
+        -------
+        NaN for rows that, left out, are no question of the class.
+        """
+        own = self._row_classes(cls)
+        out = np.full(self.table_.control.shape, np.nan)
+        for c in dict.fromkeys(own):
+            index, predicted = self._judge.left_out(c)
+            if not len(index):
+                continue
+            here = own[index] == c
+            rows = self._active[index[here]]
+            out[rows] = self._mixed({k: v[here] for k, v in predicted.items()}, c) @ self._axes.T
+        return out
+
+    def distances(self, query: ConditionTable) -> FloatArray:
+        """Return how far questions are from training, ``(m,)`` from 0 (measured) to 1; NaN as in :meth:`effects`.
+
+        See :func:`scjepa.baselines.drugs._support.distances`; for unseen drugs in a known context, one less the similarity
+        to the nearest one.
+        """
+        out = np.full(len(query), np.nan)
+        classes, nothing = self.classes(query), nothing_done(query)
+        out[nothing] = 0.0
+        index = np.flatnonzero((classes != "") & ~nothing)
+        if len(index):
+            out[index] = distances(self._rows, self._questions(query.rows(index)), self.structure)
+        return out
+
+    def left_out_distances(self, cls: str | None = None) -> FloatArray:
+        """Return :meth:`distances` of the training rows, left out as in :meth:`left_out_effects`, ``(n,)``."""
+        own = self._row_classes(cls)
+        out = np.full(len(self.table_), np.nan)
+        for c in dict.fromkeys(own):
+            for train, test in folds(self._rows, c):
+                test = test[own[test] == c]
+                if len(test):
+                    rows = self._rows.take(train)
+                    out[self._active[test]] = distances(rows, self._rows.take(test), self.structure)
+        return out
+
+    def support(self, query: ConditionTable) -> pd.DataFrame:
+        """Return what is nearest to each question.
+
+        Parameters
+        ----------
+        query
+            Questions that have a prediction.
+
+        Returns
+        -------
+        A row a question with columns ``class``; ``nearest_drug`` and its ``similarity`` (1 for a drug given in training; of
+        combinations the least); ``dose_ratio``, the dose asked for over the nearest one of that drug, and ``inside_dose``,
+        whether it lies in the measured range (the same for ``time``); ``context_seen`` and ``drug_seen_there``.
+
+        Raises
+        ------
+        ValueError
+            For drugs that were neither given in training nor have a structure.
+        """
+        classes = self.classes(query)
+        if (classes == "").any():
+            bad = ["+".join(query.actions[i]) for i in np.flatnonzero(classes == "")]
+            raise ValueError(
+                f"{len(bad)} of {len(query)} questions are about drugs that were neither given in training nor have a "
+                f"structure: {some(bad)}. Hand structures in: also(similarity=, features=)."
+            )
+        if nothing_done(query).any():
+            raise ValueError("there is nothing near to questions without a drug, at dose zero or for no time.")
+        return support(self._rows, self._questions(query), self.structure)
+
+    def rows_like(self, cls: str, *, combinations: bool, usable: np.ndarray) -> np.ndarray:
+        """Return the rows whose left-out predictions are like questions of a class, boolean ``(n,)``."""
+        many = self.table_.order >= 2
+        like = usable & (many == combinations)
+        return like if like.sum() >= LEAST_ROWS else usable
+
+    def left_together(self, cls: str) -> np.ndarray:
+        """Return boolean ``(n, n)``: row ``j`` is not seen when row ``i`` is predicted as a question of a class."""
+        out = np.eye(len(self.table_), dtype=bool)
+        out[np.ix_(self._active, self._active)] = left_with(self._rows, cls)
+        return out
+
+    def new_context(self, cls: str) -> bool:
+        """Return whether questions of a class are about contexts without training rows."""
+        return cls in NEW_CONTEXT
+
+    def again(self, table: ConditionTable) -> DrugEffect:
+        """Return the same baseline fitted to another table; kernels and weights are kept."""
+        return self.from_state({**self.state(), "table": table_state(table)})
+
+    def knowing(self, features: pd.DataFrame) -> DrugEffect:
+        """Return a drug anchor fitted to the same table whose structures are ``features`` (drug x features)."""
+        return type(self)(features=features).fit(self.table_)
+
+    def state(self) -> dict[str, Any]:
+        """Return structures, choices and training table as plain data; predictions are recomputed from them."""
+        state: dict[str, Any] = {"structure": self.structure.state()}
+        if hasattr(self, "picks_"):
+            state["table"] = table_state(self.table_)
+            state["kernels"] = [[dict(spec), weight] for spec, weight in self.kernels_]
+            state["picks"] = {c: dict(pick) for c, pick in self.picks_.items()}
+        return state
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> DrugEffect:
+        """Rebuild a baseline, fitted or not, from :meth:`state`."""
+        new = cls()
+        new.structure = Structure.from_state(state["structure"])
+        if "picks" in state:
+            new.table_ = table_from_state(state["table"])
+            new._prepare()
+            new.kernels_ = [[dict(spec), float(weight)] for spec, weight in state["kernels"]]
+            new._judge.mixture = [(spec, weight) for spec, weight in new.kernels_]
+            new.picks_ = {c: dict(pick) for c, pick in state["picks"].items()}
+        return new
+
+    # ---------------------------------------------------------------- how it is done
+    def _prepare(self) -> None:
+        """Compute what all predictions share: rows in their own order, and coordinates of their effects."""
+        table = self.table_
+        order = canonical_order(table)
+        active = order[~nothing_done(table)[order]]
+        if not len(active):
+            raise ValueError(
+                f"DrugEffect.fit: all {len(table)} rows have dose or time zero. Give at least one with a treatment."
+            )
+        for axis in AXES:
+            values = getattr(table, axis)
+            if values is not None and not np.isfinite(np.asarray(values, dtype=float)).all():
+                raise ValueError(f"DrugEffect.fit: {axis} has values that are no finite numbers. Drop these rows.")
+        self._active = active
+        self._rows = Rows.of(table.rows(active), table.rows(active).vocabulary())
+        effects = np.asarray(table.effects, dtype=float)[active]
+        values, self._axes = coordinates(effects)
+        noise = row_noise(table.rows(active), self._rows, values)
+        self._judge = Judge(self._rows, values, noise, self.structure, effects.shape[1])
+
+    def _fitted(self, query: ConditionTable) -> ConditionTable:
+        if not hasattr(self, "picks_"):
+            raise RuntimeError(f"{type(self).__name__} is not fitted yet: call fit(table) first.")
+        for axis in AXES:
+            values = getattr(query, axis)
+            if values is not None and not np.isfinite(np.asarray(values, dtype=float)).all():
+                raise ValueError(f"the query has values of {axis} that are no finite numbers. Drop these rows.")
+        return self._trained(query)
+
+    def _questions(self, query: ConditionTable) -> Rows:
+        """Read questions; drugs never given stand behind those that were."""
+        known = self._rows.drugs
+        new = tuple(name for name in query.vocabulary() if name not in set(known))
+        return Rows.of(query, known + new) if new else Rows.of(query, known)
+
+    def _classes(self) -> list[str]:
+        """Return the classes of which there may be questions."""
+        out = [c for c in CLASSES if not c.startswith(AXES) or c.split()[0] in self._rows.axes]
+        return out if self.structure else [c for c in out if not c.startswith("unseen")]
+
+    def _row_classes(self, cls: str | None) -> np.ndarray:
+        """Return the class of each active row, or ``cls`` for all."""
+        if not hasattr(self, "picks_"):
+            raise RuntimeError("DrugEffect is not fitted yet: call fit(table) first.")
+        if cls is not None and cls not in self.picks_:
+            raise ValueError(f"cls={cls!r}: expected one of {some(list(self.picks_), len(self.picks_))}.")
+        if cls is not None:
+            return np.full(len(self._active), cls, dtype=object)
+        return np.where(self._rows.order > 1, "combination", "single").astype(object)
+
+    def _mixed(self, predicted: dict[str, FloatArray], cls: str) -> FloatArray:
+        """Return the weighted prediction of a class."""
+        weights = self.picks_[cls]["weights"]
+        return np.asarray(sum(weight * predicted[name] for name, weight in weights.items()))

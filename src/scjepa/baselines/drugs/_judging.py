@@ -1,0 +1,164 @@
+"""Judging: what competing predictions say of rows left out as questions of a class are asked, and who is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from scjepa._types import FloatArray
+from scjepa.baselines._noise import effect_noise, misfit
+from scjepa.baselines.drugs._experts import PROCESS, WITHOUT, Experts
+from scjepa.baselines.drugs._guard import weigh
+from scjepa.baselines.drugs._kernels import Spec, described
+from scjepa.baselines.drugs._questions import folds, units
+from scjepa.baselines.drugs._rows import Rows
+from scjepa.baselines.drugs._structure import Structure
+from scjepa.data import ConditionTable
+
+LEAST_ROWS, LEAST_UNITS = 3, 2
+"""Fewer left-out rows, or things they belong to, judge nothing."""
+UNJUDGED = {
+    "unseen": {"mean per context": 1.0},
+    "unseen context": {"mean": 1.0},
+    "dose": {PROCESS: 0.5, "linear": 0.5},
+    "time": {PROCESS: 0.5, "linear": 0.5},
+    "dose above": {PROCESS: 0.5, "nearest": 0.5},
+    "dose below": {PROCESS: 0.5, "nearest": 0.5},
+    "time beyond": {PROCESS: 0.5, "nearest": 0.5},
+}
+"""Weights where nothing can be left out: half the process and half the rule that fits; elsewhere that is the nearest dose
+and time of each drug, or its mean."""
+NEAREST_OF_KIN = {
+    "unseen context": ("unseen",),
+    "dose": ("dose above", "dose below", "single"),
+    "dose above": ("dose below", "dose", "single"),
+    "dose below": ("dose above", "dose", "single"),
+    "time": ("time beyond", "single"),
+    "time beyond": ("time", "single"),
+}
+"""Whose weights a class takes when it can't be judged itself."""
+
+
+class Judge:
+    """Training rows, and all predictions of them while some are left out.
+
+    Parameters
+    ----------
+    rows
+        Conditions.
+    values
+        ``(n, columns)`` coordinates of their effects, see :func:`coordinates`.
+    noise
+        ``(n,)`` relative noise variance, see :func:`row_noise`.
+    structure
+        What is known of drugs.
+    width
+        Number of genes.
+    """
+
+    def __init__(self, rows: Rows, values: FloatArray, noise: FloatArray, structure: Structure, width: int) -> None:
+        self.rows, self.values, self.noise, self.structure, self.width = rows, values, noise, structure, width
+        self.mixture: list[tuple[Spec, float]] | None = None
+        self._common = any(np.ptp(getattr(rows, axis)) > 0 for axis in rows.axes)
+        self._cache: dict[Any, FloatArray] = {}
+        self._all: Experts | None = None
+        self._left: dict[str, tuple[np.ndarray, dict[str, FloatArray]]] = {}
+
+    def choose(self) -> list[tuple[Spec, float]]:
+        """Weigh kernels of the process by their evidence, and keep the choice."""
+        self.mixture = self.experts().process.mixture
+        return self.mixture
+
+    def experts(self, train: np.ndarray | None = None) -> Experts:
+        """Return all predictions fitted to some rows; to all rows once."""
+        if train is None and self._all is not None:
+            return self._all
+        index = np.arange(len(self.rows)) if train is None else train
+        found = Experts.fit(
+            self.rows.take(index),
+            self.values[index],
+            self.noise[index],
+            self.structure,
+            common=self._common,
+            mixture=self.mixture,
+            cache=self._cache,
+        )
+        if train is None:
+            self._all = found
+        return found
+
+    def left_out(self, cls: str) -> tuple[np.ndarray, dict[str, FloatArray]]:
+        """Return the rows that can be left out as questions of a class, and what all predictions say of them."""
+        if cls not in self._left:
+            index: list[np.ndarray] = []
+            said: dict[str, list[FloatArray]] = {}
+            for train, test in folds(self.rows, cls):
+                index.append(test)
+                for name, values in self.experts(train).predict(self.rows.take(test)).items():
+                    said.setdefault(name, []).append(values)
+            rows = np.concatenate(index) if index else np.zeros(0, int)
+            self._left[cls] = rows, {name: np.vstack(parts) for name, parts in said.items()}
+        return self._left[cls]
+
+    def picks(self, classes: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return who is believed in each class; a class that can't be judged takes the weights of its kin."""
+        out = {cls: self._pick(cls) for cls in classes}
+        for cls, pick in out.items():
+            if pick["basis"] == "none":
+                kin = (out[c] for c in NEAREST_OF_KIN.get(cls, ()) if c in out)
+                near = next((other for other in kin if other["basis"] == "left out"), None)
+                if near is not None:
+                    pick |= {"weights": dict(near["weights"]), "plain": near["plain"]}
+        return out
+
+    def _pick(self, cls: str) -> dict[str, Any]:
+        index, predicted = self.left_out(cls)
+        kernels = [[described(spec), weight] for spec, weight in self.mixture or ()]
+        unit = units(self.rows, cls, index)
+        if len(index) < LEAST_ROWS or len(np.unique(unit)) < LEAST_UNITS:
+            rule = "nearest" if self.rows.axes else "mean per drug"
+            fixed = dict(UNJUDGED.get(cls, {PROCESS: 0.5, rule: 0.5}))
+            return {
+                "weights": fixed,
+                "error": float("nan"),
+                "plain": next(name for name in fixed if name != PROCESS),
+                "errors": {},
+                "follow": 0.0,
+                "kernels": kernels,
+                "basis": "none",
+                "n": 0,
+            }
+        names = list(predicted)
+        wrong = np.stack([predicted[name] - self.values[index] for name in names], 1)
+        plain = [name for name in names if name not in (PROCESS, WITHOUT)]
+        found = weigh(wrong @ wrong.transpose(0, 2, 1), names, plain, unit, self.width)
+        return {**found._asdict(), "kernels": kernels, "basis": "left out", "n": len(index)}
+
+
+def row_noise(table: ConditionTable, rows: Rows, values: FloatArray) -> FloatArray:
+    """Return the relative noise variance of rows, mean one: sampling noise and what plain sums miss; ones without cells."""
+    noise = effect_noise(table.variance, table.n_cells, table.n_controls)
+    if noise is None:
+        return np.ones(len(table))
+    parts = folds(rows, "single")
+    judged = np.zeros(len(table), bool)
+    for _, test in parts:
+        judged[test] = True
+    rest = misfit(rows.design, values @ values.T, noise, parts, judged)
+    out = noise + (noise.mean() if rest is None else rest)
+    return np.asarray(out / out.mean())
+
+
+def coordinates(effects: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return rows in orthonormal axes of their own span, ``(n, r)``, and the axes ``(genes, r)``; exact but for rounding."""
+    n, genes = effects.shape
+    if genes <= n:
+        return effects, np.eye(genes)
+    value, vector = np.linalg.eigh(effects @ effects.T)
+    keep = value > 1e-10 * max(float(value[-1]), 1e-300)
+    if not keep.any():
+        keep[-1] = True
+    axes = (effects.T @ vector[:, keep]) / np.sqrt(np.maximum(value[keep], 1e-300))
+    return effects @ axes, axes

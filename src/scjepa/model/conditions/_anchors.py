@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from scjepa._types import FloatArray
-from scjepa.baselines import BASELINES, Baseline, KernelEffect
-from scjepa.baselines._base import condition_keys, table_state
+from scjepa.baselines import ANCHORS, Baseline, KernelEffect, SelfJudging
+from scjepa.baselines._base import condition_keys
 from scjepa.data import ConditionTable
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Anchors:
         self.wanted = wanted
         self.full: Baseline | None = None
         self.base: Baseline | None = None
-        self.unseen: KernelEffect | None = None
+        self.unseen: SelfJudging | None = None
         self.fresh()  # a wrong name is refused here, not after minutes of training
 
     def __bool__(self) -> bool:
@@ -74,9 +74,9 @@ class Anchors:
             return type(wanted).from_state({**wanted.state(), **changes})
         if wanted in ("kernel", KernelEffect.name):
             return KernelEffect(**changes)
-        if wanted not in BASELINES:
-            raise ValueError(f"anchor={wanted!r}: expected 'kernel', None, a baseline, or one of {sorted(BASELINES)}.")
-        return BASELINES[wanted]()
+        if wanted not in ANCHORS:
+            raise ValueError(f"anchor={wanted!r}: expected 'kernel', None, a baseline, or one of {sorted(ANCHORS)}.")
+        return ANCHORS[wanted]()
 
     def fit(self, table: ConditionTable, *, n_contexts: int = 1) -> Self:
         """Fit to training conditions, of which those of the model's own cells are from ``n_contexts`` contexts."""
@@ -92,23 +92,23 @@ class Anchors:
         if self.full is None:
             return self
         self.full.fit(table)
-        if isinstance(self.full, KernelEffect) and n_contexts > 1:
+        if isinstance(self.full, SelfJudging) and n_contexts > 1:
             # With a context kernel the training effects are fitted so closely that nothing is left to learn
             # from: the network corrects the anchor that does not look at contexts.
-            blind = self.fresh(context_kernel=False)
+            blind = self.full.blind()
             self.base = self.full if blind is None else blind.fit(table)
         return self
 
     def without(self, table: ConditionTable) -> Anchors:
-        """Return the same anchors fitted to fewer conditions; kernel anchors keep their choice of candidates."""
+        """Return the same anchors fitted to fewer conditions; those that judge themselves keep their choices."""
         new = Anchors(self.wanted)
         new.full, new.base = (self._again(anchor, table) for anchor in (self.full, self.base))
         return new
 
     def _again(self, anchor: Baseline | None, table: ConditionTable) -> Baseline:
         assert anchor is not None
-        if isinstance(anchor, KernelEffect):
-            return type(anchor).from_state({**anchor.state(), "table": table_state(table)})
+        if isinstance(anchor, SelfJudging):
+            return anchor.again(table)
         fresh = self.fresh()
         assert fresh is not None
         return fresh.fit(table)
@@ -121,10 +121,10 @@ class Anchors:
         return _filled(full, self.full, table), _filled(base, self.base, table)
 
     def unseen_effects(self, table: ConditionTable, features: Callable[[], pd.DataFrame]) -> FloatArray:
-        """Return the effects of items that were never trained on, from their features; ``full`` is a kernel anchor."""
-        assert self.full is not None
+        """Return the effects of items that were never trained on, from their features; ``full`` judges itself."""
+        assert isinstance(self.full, SelfJudging)
         if self.unseen is None:  # kept apart, so that features change nothing for items that were seen
-            self.unseen = KernelEffect(features=features()).fit(self.full.table_)
+            self.unseen = self.full.knowing(features())
         return self.unseen.effects(table)
 
     def state(self) -> dict[str, Any]:
@@ -143,14 +143,14 @@ class Anchors:
 
 def _plain(anchor: Any) -> Any:
     """Write a baseline that scjepa knows by name as plain data; leave anything else as it is."""
-    if isinstance(anchor, Baseline) and BASELINES.get(str(getattr(anchor, "name", None))) is type(anchor):
+    if isinstance(anchor, Baseline) and ANCHORS.get(str(getattr(anchor, "name", None))) is type(anchor):
         return {"name": anchor.name, "state": anchor.state()}
     return anchor
 
 
 def _baseline(held: Any) -> Any:
     """Rebuild from :func:`_plain`."""
-    return BASELINES[held["name"]].from_state(held["state"]) if isinstance(held, dict) else held
+    return ANCHORS[held["name"]].from_state(held["state"]) if isinstance(held, dict) else held
 
 
 def _filled(effects: FloatArray, anchor: Baseline, table: ConditionTable) -> FloatArray:

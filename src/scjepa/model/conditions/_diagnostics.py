@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from scjepa._keys import Keys
 from scjepa._types import FloatArray
-from scjepa.baselines import Baseline, KernelEffect
+from scjepa.baselines import Baseline, SelfJudging
 from scjepa.data import CellGroups
 from scjepa.model.conditions._gate import Gate
 from scjepa.model.conditions._known import Known
@@ -56,7 +56,7 @@ def condition_diagnostics(
         rows.append(Diagnostic(name, value, "0.7 to 1.3 on training conditions, predicted over true", verdict))
     won = "above 0: share of the anchor's left-out error that the network takes off"
     rows += [Diagnostic(f"network gain, {cls}", gain, won, "ok") for cls, gain in gate.gains.items()]
-    report = anchor.context_report() if isinstance(anchor, KernelEffect) else None
+    report = anchor.context_report() if isinstance(anchor, SelfJudging) else None
     if report is not None:
         expected = f"1: control profiles tell how contexts differ; 0: they don't (+- {report.error:.2f})"
         rows.append(Diagnostic("context slope", report.slope, expected, "check" if report.note else "ok"))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from scjepa._types import FloatArray
-from scjepa.baselines import KernelEffect
+from scjepa.baselines import SelfJudging
 from scjepa.data import ConditionTable
 from scjepa.model.conditions._anchors import Anchors
 from scjepa.model.conditions._known import Known
@@ -192,7 +192,7 @@ def contexts_matter(anchors: Anchors, cls: str) -> bool:
     one that does; where no left-out combination can tell, singles do.
     """
     full, base = anchors.full, anchors.base
-    if full is base or not (isinstance(full, KernelEffect) and isinstance(base, KernelEffect)):
+    if full is base or not (isinstance(full, SelfJudging) and isinstance(base, SelfJudging)):
         return False
     own, shared = (anchor.picks_[cls]["error"] for anchor in (full, base))
     if not np.isfinite([own, shared]).all():

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from scjepa._types import FloatArray
-from scjepa.baselines import Baseline, KernelEffect
+from scjepa.baselines import Baseline, KernelEffect, SelfJudging
 from scjepa.baselines._base import condition_keys
 from scjepa.baselines._contexts import slope
 from scjepa.baselines._noise import effect_noise
-from scjepa.baselines._support import left_out_predictions, left_together, rows_like
+from scjepa.baselines._support import left_out_predictions
 from scjepa.data import ConditionTable
 from scjepa.model.conditions._anchors import Anchors
 from scjepa.model.conditions._conformal import Calibration, SamplingNoise, calibrate
@@ -77,7 +77,7 @@ class Intervals:
     def __init__(self, anchors: Anchors) -> None:
         self.anchors = anchors
         self._judged: dict[tuple[str, str, bool], Judged | None] = {}
-        self._rulers: dict[str, KernelEffect] = {}
+        self._rulers: dict[str, SelfJudging] = {}
         self._widest: dict[str, tuple[str, Judged]] = {}
 
     def judge(
@@ -108,7 +108,7 @@ class Intervals:
         trained = place >= 0
         # by what predicted the row: the anchor, the one that the network corrects, or the one that reads gene features
         which = np.where(network > 0.5, BASE, FULL)
-        if self.anchors.unseen is not None and isinstance(self.anchors.full, KernelEffect):
+        if self.anchors.unseen is not None and isinstance(self.anchors.full, SelfJudging):
             which = np.where(self.anchors.full.classes(table) == "", UNSEEN, which)
         nothing = table.order == 0
         if table.dose is not None:
@@ -136,7 +136,7 @@ class Intervals:
                     found, own = self._calibration(who, str(cls), combined)
                     parts.append((rows, found.calibration))
                     far = distance[rows] > BEYOND * found.calibration.farthest
-                    far |= (cls == "unseen") & (distance[rows] > UNKNOWN)
+                    far |= str(cls).startswith("unseen") & (distance[rows] > UNKNOWN)
                     size, error = (found.slope, found.error) if own else _noise_alone(anchor, basis[rows[0]])
                     poor = expected_gain(effect[rows], size, error) < LEAST_GAIN
                     support[rows] = np.where(trained[rows], "trained", np.where(far | (not own), "far", "near"))
@@ -182,10 +182,10 @@ class Intervals:
         assert anchor is not None
         return anchor
 
-    def _ruler(self, who: str) -> KernelEffect:
+    def _ruler(self, who: str) -> SelfJudging:
         """Return what tells classes and distances: the anchor itself, or a kernel fitted on what it was fitted on."""
         anchor, who = self._anchor(who), self._who(who)
-        if isinstance(anchor, KernelEffect):
+        if isinstance(anchor, SelfJudging):
             return anchor
         if who not in self._rulers:
             self._rulers[who] = KernelEffect().fit(anchor.table_)
@@ -198,9 +198,9 @@ class Intervals:
             return own, True
         who = self._who(who)
         if who not in self._widest:
-            others = [
-                (c, self._calibrated(who, c, c == "combination")) for c in CLASSES if c in self._ruler(who).picks_
-            ]
+            picks = self._ruler(who).picks_
+            classes = dict.fromkeys([*(c for c in CLASSES if c in picks), *picks])
+            others = [(c, self._calibrated(who, c, c == "combination")) for c in classes]
             known = [(c, found) for c, found in others if found is not None]
             if known:
                 self._widest[who] = max(known, key=lambda pair: pair[1].calibration.typical_width)
@@ -225,22 +225,24 @@ class Intervals:
             predicted = left_out_predictions(self._again, table, cls)
         distances = ruler.left_out_distances(cls)
         usable = np.isfinite(predicted).all(1) & np.isfinite(distances)
-        rows = np.flatnonzero(rows_like(table, cls, combinations=combined, usable=usable))
+        rows = np.flatnonzero(ruler.rows_like(cls, combinations=combined, usable=usable))
         if len(rows) > MAX_CONDITIONS:
             rows = np.sort(np.random.default_rng(0).choice(rows, MAX_CONDITIONS, replace=False))
         found = None
         if len(rows):
-            by = table.contexts.astype(str) if cls == "context" else np.array(["+".join(a) for a in table.actions])
+            by = (
+                table.contexts.astype(str) if ruler.new_context(cls) else np.array(["+".join(a) for a in table.actions])
+            )
             calibration = calibrate(
                 predicted[rows],
                 table.effects[rows],
                 control=table.control[rows],
                 effects=table.effects,
-                together=left_together(table, cls)[rows],
+                together=ruler.left_together(cls)[rows],
                 base=table.control.mean(0),
                 units=by[rows],
                 distances=distances[rows],
-                noise=SamplingNoise.of(table, rows, new_context=cls == "context"),
+                noise=SamplingNoise.of(table, rows, new_context=ruler.new_context(cls)),
             )
             size, unsure = slope(table.effects[rows], predicted[rows], by[rows], prior=0.0)
             weight = SIZE_VARIANCE / (SIZE_VARIANCE + unsure**2)

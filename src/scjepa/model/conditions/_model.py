@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from scjepa._checks import closest, require_positive_int, some
 from scjepa._types import FloatArray
-from scjepa.baselines import KernelEffect
+from scjepa.baselines import SelfJudging
 from scjepa.baselines._base import condition_keys
 from scjepa.data import ConditionTable, control_cells
 from scjepa.model.conditions._design import Question
@@ -85,7 +85,7 @@ class ConditionModel(TrainedConditions):
     def _unseen_effects(self, questions: list[Question], table: ConditionTable) -> FloatArray:
         """Effects that the anchor can't predict alone: of items never trained on, from their features."""
         anchor, features = self.anchor_, self._item_features()
-        if not isinstance(anchor, KernelEffect):
+        if not isinstance(anchor, SelfJudging):
             self._require_known(questions)
             names = sorted({q.label for q in questions})
             raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scjepa._types import FloatArray
-from scjepa.baselines import Baseline, KernelEffect
+from scjepa.baselines import Baseline, SelfJudging
 from scjepa.baselines._noise import effect_noise, reliability
 from scjepa.data import ConditionTable
 from scjepa.model.conditions._conformal import Calibration
@@ -122,7 +122,7 @@ def note_of(
     """
     said, m = [], len(classes)
     unjudged = (basis != "left out") & ~trained & (classes != "")
-    if unjudged.any() and not isinstance(anchor, KernelEffect):
+    if unjudged.any() and not isinstance(anchor, SelfJudging):
         name = getattr(anchor, "name", "anchor")
         said.append(f"the anchor {name!r} does not judge by left-out conditions how large effects should be")
     elif unjudged.any():
@@ -133,7 +133,7 @@ def note_of(
             "single": f"no {words.item} was measured twice",
             "unseen": f"{items} never {done}, after training on fewer than three",
         }
-        reasons = "; ".join(why[c] for c in dict.fromkeys(classes[unjudged]))
+        reasons = "; ".join(why.get(c, f"of the class {c!r}") for c in dict.fromkeys(classes[unjudged]))
         noise = basis[unjudged] == "sampling noise"
         fixed = ~noise | (classes[unjudged] == "combination")
         how = "a fixed rule" if fixed.any() else "sampling noise alone"
@@ -148,7 +148,7 @@ def note_of(
         said.append(f"the model abstains on {int(doubtful.sum())} of {m} (no better than no change can be expected)")
     if few:
         said.append(f"{few} of {m} were trained on in fewer than {FEW_CELLS} cells and are as good as not measured")
-    if (classes == "context").any() and isinstance(anchor, KernelEffect):
+    if (classes == "context").any() and isinstance(anchor, SelfJudging):
         report = anchor.context_report()
         if report is not None and report.note:
             said.append(report.note + "; anchor=scjepa.baselines.KernelEffect(cautious=True) trusts them less")

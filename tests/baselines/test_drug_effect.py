@@ -103,7 +103,7 @@ def test_a_drug_is_carried_to_a_context_where_others_were_measured():
     here = np.tile(y[train][table.contexts[train] == "z"].mean(0), (len(test), 1))
     error = rmse(model.effects(asked(table, test)), y[test])
     assert error < 0.8 * min(rmse(drug, y[test]), rmse(here, y[test]))
-    assert (model.classes(asked(table, test)) == "single").all()
+    assert (model.classes(asked(table, test)) == "elsewhere").all()
 
 
 def test_a_context_never_seen_gets_what_reproduces():
@@ -213,17 +213,18 @@ def test_classes(fitted):
     ask = question(
         [("D01",), ("D00",), ("D00", "D01"), ("D01",), ("D16",), ("D16",), ("nameless",)], [*"xzxn", "x", "n", "x"]
     )
-    expected = ["single", "single", "combination", "context", "unseen", "unseen context", ""]
+    expected = ["single", "elsewhere", "combination", "context", "unseen", "unseen context", ""]
     assert model.classes(ask).tolist() == expected
     effects = model.effects(ask)
     assert np.isfinite(effects[:-1]).all() and np.isnan(effects[-1]).all()
-    assert set(model.picks_) == {"single", "combination", "context", "unseen", "unseen context"}
+    assert set(model.picks_) == {"single", "elsewhere", "combination", "context", "unseen", "unseen context"}
     assert all(abs(sum(pick["weights"].values()) - 1) < 1e-9 for pick in model.picks_.values())
 
 
 def test_support_and_distances(fitted):
     model, bits, _ = fitted
     ask = question([("D01",), ("D00",), ("D16",), ("D01",)], [*"xzxn"])
+    assert model.distances(question([("D01", "D02")], ["x"])) == [0.25]
     found = model.support(ask)
     similarity = Structure.of(None, bits).between("features", ["D16"], list(model._rows.drugs))[0]
     assert found["nearest_drug"].tolist() == ["D01", "D00", model._rows.drugs[similarity.argmax()], "D01"]
@@ -388,7 +389,9 @@ def test_tables_are_checked(make_table):
     with pytest.raises(ValueError, match="dose has values that are no finite numbers"):
         DrugEffect().fit(replace(table, dose=np.array([1.0, np.nan])))
     model = DrugEffect().fit(table)
-    with pytest.raises(ValueError, match="cls='unseen': expected one of 'single', 'combination', 'context'"):
+    with pytest.raises(
+        ValueError, match="cls='unseen': expected one of 'single', 'elsewhere', 'combination', 'context'"
+    ):
         model.left_out_effects("unseen")
     with pytest.raises(ValueError, match="the query has a dose for every row, the training table has none"):
         model.effects(replace(table, dose=np.ones(2)))

@@ -48,8 +48,9 @@ class DrugEffect(SelfJudging):
     ================== =========================================================== ==================================
     class              a question is of this class when                            left out
     ================== =========================================================== ==================================
-    ``single``         its drug was given in training, at its dose and for its     rows
-                       time, perhaps elsewhere
+    ``single``         its drug was given in its context, at its dose and for its  rows
+                       time, perhaps not together
+    ``elsewhere``      its drug was given in other contexts, not in this one       drugs in one context each
     ``combination``    it has several drugs                                        combinations, everywhere
     ``context``        its context has no training rows                            contexts
     ``dose``           its dose lies between those of the drug                     inner doses of all drugs
@@ -62,7 +63,7 @@ class DrugEffect(SelfJudging):
     ================== =========================================================== ==================================
 
     Later rows of the table take precedence over earlier ones except that the classes of dose and time are of single drugs
-    in known contexts. Where a class can't be left out, the nearest one's weights count, or fixed ones.
+    in contexts where they were given. Where a class can't be left out, the nearest one's weights count, or fixed ones.
 
     Parameters
     ----------
@@ -108,7 +109,7 @@ class DrugEffect(SelfJudging):
     >>> model = DrugEffect().fit(table)
     >>> asked = ConditionTable((("F",), ("G",)), np.array(["y", "y"]), np.zeros((2, 20)))
     >>> bool(np.corrcoef(model.effects(asked)[0], does[5])[0, 1] > 0.9), model.classes(asked).tolist()
-    (True, ['single', ''])
+    (True, ['elsewhere', ''])
     """
 
     name: ClassVar[str] = "drug anchor"

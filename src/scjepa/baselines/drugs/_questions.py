@@ -11,6 +11,7 @@ from scjepa.baselines.drugs._rows import SAME_LEVEL, Rows, Scale, levels_of
 
 CLASSES = (
     "single",
+    "elsewhere",
     "combination",
     "context",
     "dose",
@@ -55,6 +56,10 @@ def classify(rows: Rows, query: Rows) -> np.ndarray:
                 out[mine[fresh]], out[mine[below]], out[mine[above]] = "dose", "dose below", "dose above"
             else:
                 out[mine[fresh]], out[mine[below | above]] = "time", "time beyond"
+    for j in np.flatnonzero(given):
+        mine = np.flatnonzero(query.design[:, j] > 0)
+        there = rows.contexts[rows.design[:, j] > 0]
+        out[mine[~np.isin(query.contexts[mine], there)]] = "elsewhere"
     out[query.order > 1] = "combination"
     elsewhere = ~np.isin(query.contexts, rows.contexts)
     out[elsewhere] = "context"
@@ -84,8 +89,8 @@ def folds(rows: Rows, cls: str) -> list[Fold]:
 
 def _fits(asked: np.ndarray, cls: str) -> np.ndarray:
     """Return which rows, left out, are questions of a class."""
-    if cls == "single":  # a row left out may have been the only one at its dose
-        return np.isin(asked, ("single", "dose", "dose above", "dose below", "time", "time beyond"))
+    if cls == "single":  # a row left out may have been the only one at its dose, or of its drug there
+        return ~np.isin(asked, ("combination", "context", "unseen", "unseen context"))
     return asked == cls
 
 
@@ -96,6 +101,9 @@ def _left_out(rows: Rows, cls: str) -> list[np.ndarray | tuple[np.ndarray, np.nd
     contexts = np.unique(rows.contexts)
     if cls == "single":
         return list(_dealt(np.arange(len(rows)), n_folds))
+    if cls == "elsewhere":
+        pair = rows.design.argmax(1) * len(contexts) + np.searchsorted(contexts, rows.contexts)
+        return list(_dealt(np.where(single, pair, -1), n_folds))
     if cls == "combination":
         number = np.unique(rows.design, axis=0, return_inverse=True)[1].ravel()
         return [left & ~single for left in _dealt(np.where(single, -1, number), n_folds)]
@@ -185,6 +193,8 @@ def left_with(rows: Rows, cls: str) -> np.ndarray:
         return shared
     if cls == "unseen context":
         return shared | here
+    if cls == "elsewhere":
+        return shared & here
     same = (rows.design[:, None] == rows.design[None]).all(2)
     if cls == "combination":
         return same

@@ -13,7 +13,7 @@ from scjepa.baselines.drugs._structure import Structure
 WIDTH = {"dose": 1.2, "time": 0.6}
 """Length scales in decades: over such a gap between doses or times, distance grows to .39."""
 NEW, CROSSED = 0.5, 0.25
-"""What a context never seen, and one seen without the drug, add to the distance at most."""
+"""What a context never seen, and one seen without the drug (or a combination never given), add to the distance at most."""
 
 
 def support(rows: Rows, query: Rows, structure: Structure) -> pd.DataFrame:
@@ -75,7 +75,11 @@ def distances(rows: Rows, query: Rows, structure: Structure) -> FloatArray:
         gap = np.log10(found[f"{axis}_ratio"].to_numpy(dtype=float))
         near = near * np.exp(-(gap**2) / (2 * WIDTH[axis] ** 2))
     where = np.where(found["drug_seen_there"], 1.0, np.where(found["context_seen"], 1 - CROSSED, 1 - NEW))
-    return np.asarray(np.clip(1 - near * where, 0.0, 1.0))
+    together = np.ones(len(query))
+    given = {row.tobytes() for row in rows.design}
+    for i in np.flatnonzero(query.order > 1):
+        together[i] = 1.0 if query.design[i, : len(rows.drugs)].tobytes() in given else 1 - CROSSED
+    return np.asarray(np.clip(1 - near * where * together, 0.0, 1.0))
 
 
 def _similarity(query: Rows, rows: Rows, structure: Structure) -> FloatArray:

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from scjepa import baselines, data, datasets, losses, metrics, model, module, nn, pl, tl, train
+from scjepa import baselines, data, datasets, losses, metrics, model, module, nn, pharma, pl, tl, train
 from scjepa.model import ExpressionJEPA, PerturbJEPA
 
 __version__ = version("scjepa")
@@ -18,6 +18,7 @@ __all__ = [
     "model",
     "module",
     "nn",
+    "pharma",
     "pl",
     "tl",
     "train",

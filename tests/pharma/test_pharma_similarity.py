@@ -47,13 +47,13 @@ def test_form_and_block_size_do_not_matter(counts, block_size):
     for form in (sp.csr_matrix, sp.csc_array, pd.DataFrame, lambda x: x.astype(np.uint16), lambda x: x.astype(float)):
         np.testing.assert_array_equal(tanimoto(form(a), form(b), block_size=block_size), expected)
     found = nearest(sp.csr_matrix(a), b, block_size=block_size)
-    np.testing.assert_array_equal(found.index, expected.argmax(1))
+    np.testing.assert_array_equal(found.row, expected.argmax(1))
     np.testing.assert_array_equal(found.similarity, expected.max(1))
 
 
 def test_empty_fingerprints_and_ties():
     assert tanimoto([[0, 0]], [[0, 0], [1, 0]]).tolist() == [[0, 0]]
-    assert nearest([[1, 0], [0, 0]], [[1, 1], [1, 1], [1, 0], [1, 0]], block_size=1).index.tolist() == [2, 0]
+    assert nearest([[1, 0], [0, 0]], [[1, 1], [1, 1], [1, 0], [1, 0]], block_size=1).row.tolist() == [2, 0]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_bliss_and_hsa_by_hand():
     np.testing.assert_allclose(bliss.excess, [[0, 0, 0], [0, 0.08, -0.1]], atol=1e-12)
     assert bliss.score == pytest.approx(-0.01)
     np.testing.assert_allclose(hsa.expected[1], [0.4, 0.4, 0.5])
-    assert hsa.score == pytest.approx(0.15) and bliss.index is None
+    assert hsa.score == pytest.approx(0.15) and bliss.combination_index is None
 
 
 def test_bliss_without_bound_is_the_sum_and_percent_are_fractions():
@@ -40,7 +40,7 @@ def test_a_drug_with_itself_is_additive_by_loewe():
     found = synergy(A, A, surface, "loewe")
     np.testing.assert_allclose(found.expected, surface, atol=1e-7)
     assert abs(found.score) < 1e-7
-    np.testing.assert_allclose(np.delete(found.index.ravel(), 0), 1, atol=1e-5)
+    np.testing.assert_allclose(np.delete(found.combination_index.ravel(), 0), 1, atol=1e-5)
     low = synergy(A[:4], A[:4], surface[:4, :4], "bliss")
     assert low.score > 0.02, "Bliss takes a steep drug at low doses for synergistic with itself"
 
@@ -52,7 +52,7 @@ def test_loewe_isobole_by_hand():
     surface = expected + np.where(np.outer(A, B) > 0, 0.05 * expected * (1 - expected), 0)
     found = synergy(A, B, surface, "loewe")
     np.testing.assert_allclose(found.expected, expected, atol=1e-6)
-    assert found.score > 0 and (found.index[1:, 1:] < 1).all()
+    assert found.score > 0 and (found.combination_index[1:, 1:] < 1).all()
 
 
 def test_above_the_reach_of_the_weaker_drug_the_stronger_acts_alone():
@@ -116,7 +116,9 @@ def test_agrees_with_the_synergy_package():
     index = combination.Loewe(**drugs)
     index.fit(a, b, 1 - effect.ravel())
     both = np.isfinite(index.synergy) & (a + b > 0)
-    np.testing.assert_allclose(synergy(A, B, effect, "loewe").index.ravel()[both], index.synergy[both], rtol=1e-5)
+    np.testing.assert_allclose(
+        synergy(A, B, effect, "loewe").combination_index.ravel()[both], index.synergy[both], rtol=1e-5
+    )
 
 
 # ---------------------------------------------------------------- refusals

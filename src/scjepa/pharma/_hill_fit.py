@@ -338,8 +338,8 @@ def _ends(
     if method == "bootstrap":
         fitted = curve.values(d)
         residual = (y - fitted) * np.sqrt(n / (n - k))
-        fixed = [v if i not in curve.free else None for i, v in enumerate((curve.bottom, curve.top))]
-        again = fit_curves(d, fitted + rng.choice(residual - residual.mean(), (n_boot, n)), *fixed, n_starts=1)
+        bottom, top = (v if i not in curve.free else None for i, v in enumerate((curve.bottom, curve.top)))
+        again = fit_curves(d, fitted + rng.choice(residual - residual.mean(), (n_boot, n)), bottom, top, n_starts=1)
         draws = np.array([[c.bottom, c.top, c.log_ec50, c.log_slope] for c in again])
         draws = np.column_stack([draws, area(draws)])
         lower, upper = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)

@@ -95,7 +95,7 @@ def _cleaning() -> tuple[Any, Any]:
     from rdkit.Chem.MolStandardize import rdMolStandardize
 
     parameters = rdMolStandardize.CleanupParameters()
-    parameters.largestFragmentChooserCountHeavyAtomsOnly = True  # else cisplatin would become ammonia
+    parameters.largestFragmentChooserCountHeavyAtomsOnly = True  # type: ignore[assignment]  # else cisplatin would become ammonia
     return rdMolStandardize.LargestFragmentChooser(parameters), rdMolStandardize.Uncharger()
 
 
@@ -136,7 +136,7 @@ def _stored(smiles: str, spec: Fingerprint) -> tuple[np.ndarray, np.ndarray]:
 def fingerprint_rows(smiles: Iterable[str], spec: Fingerprint) -> np.ndarray:
     """Return ``(molecules, size)`` fingerprints of canonical SMILES, one row each, from the cache where they are."""
     known = list(smiles)
-    rows = np.zeros((len(known), spec.size), dtype=spec.dtype)
+    rows: np.ndarray = np.zeros((len(known), spec.size), dtype=spec.dtype)
     for row, name in zip(rows, known, strict=True):
         at, values = _stored(name, spec)
         row[at] = values

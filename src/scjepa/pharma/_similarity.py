@@ -23,8 +23,8 @@ class Nearest(NamedTuple):
 
     similarity: FloatArray
     """Tanimoto similarity of the nearest molecule of the library."""
-    index: IntArray
-    """Its row in the library; the first of several that are equally near."""
+    row: IntArray
+    """Where it is in the library; the first of several that are equally near."""
 
 
 def tanimoto(a: Prints, b: Prints | None = None, *, block_size: int = BLOCK) -> FloatArray:
@@ -100,7 +100,7 @@ def nearest(a: Prints, library: Prints, *, block_size: int = BLOCK) -> Nearest:
     --------
     >>> from scjepa.pharma import nearest
     >>> nearest([[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]])
-    Nearest(similarity=array([0.5, 0.5]), index=array([0, 1]))
+    Nearest(similarity=array([0.5, 0.5]), row=array([0, 1]))
     """
     x, y = _prints(a, "a"), _prints(library, "library")
     _same_bits(x, y, ("a", "library"))
@@ -121,7 +121,7 @@ def _prints(a: Prints, name: str) -> np.ndarray | sp.csr_array:
     x = sp.csr_array(a) if sp.issparse(a) else np.asarray(a)
     if x.ndim != 2 or not x.shape[0] or not x.shape[1]:
         raise ValueError(f"{name} has shape {x.shape}: expected fingerprints, molecules x bits, with at least one row.")
-    values = x.data if sp.issparse(x) else x
+    values: np.ndarray = np.asarray(x.data) if sp.issparse(x) else x
     if values.dtype.kind not in "buif":
         raise ValueError(f"{name} has values of type {values.dtype}: expected numbers, bits or counts.")
     if values.dtype.kind in "if" and values.size:
@@ -142,7 +142,7 @@ def _same_bits(x: np.ndarray | sp.csr_array, y: np.ndarray | sp.csr_array, names
 
 
 def _dense(x: np.ndarray | sp.csr_array) -> np.ndarray:
-    return x.toarray() if sp.issparse(x) else x
+    return x if isinstance(x, np.ndarray) else x.toarray()
 
 
 def _block(x: np.ndarray, y: np.ndarray) -> FloatArray:

@@ -28,8 +28,8 @@ class Synergy(NamedTuple):
     """Effect above the expected one: above 0 is synergy, below 0 antagonism; 0 where a drug is absent."""
     score: FloatArray
     """Mean excess over the doses at which both drugs are there, one per surface."""
-    index: FloatArray | None
-    """Loewe only: the combination index, below 1 is synergy. NaN where it is not defined: no effect, or one above the
+    combination_index: FloatArray | None
+    """Loewe only: below 1 is synergy. NaN where it is not defined: no effect, or one above the
     reach of both drugs."""
 
 
@@ -107,6 +107,7 @@ def synergy(
     alone_a, alone_b = e[..., :, b == 0], e[..., a == 0, :]  # (..., A, 1) and (..., 1, B)
     both = np.outer(a > 0, b > 0)
     observed, index = e, None
+    expected: FloatArray
     if reference == "bliss":
         expected = alone_a + alone_b - alone_a * alone_b / maximum
     elif reference == "hsa":

@@ -18,8 +18,8 @@ from scjepa.baselines._design import check_features
 from scjepa.baselines._folds import condition_folds, context_folds, folds_of, supported_rows
 from scjepa.baselines._noise import NoiseModel
 from scjepa.baselines._selection import Rows, averaged, described
-from scjepa.baselines._threads import on_one_thread
 from scjepa.baselines._support import left_together, rows_like
+from scjepa.baselines._threads import on_one_thread
 from scjepa.baselines._training import Training, measured_in
 from scjepa.data import ConditionTable
 

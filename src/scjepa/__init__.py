@@ -3,11 +3,12 @@
 from importlib.metadata import version
 
 from scjepa import baselines, data, datasets, losses, metrics, model, module, nn, pharma, pl, tl, train
-from scjepa.model import ExpressionJEPA, PerturbJEPA
+from scjepa.model import DrugJEPA, ExpressionJEPA, PerturbJEPA
 
 __version__ = version("scjepa")
 
 __all__ = [
+    "DrugJEPA",
     "ExpressionJEPA",
     "PerturbJEPA",
     "baselines",

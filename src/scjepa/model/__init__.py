@@ -1,6 +1,7 @@
 """What users hold: AnnData in, AnnData out."""
 
+from scjepa.model._drug import DrugJEPA
 from scjepa.model._expression import ExpressionJEPA
 from scjepa.model._perturb import PerturbJEPA
 
-__all__ = ["ExpressionJEPA", "PerturbJEPA"]
+__all__ = ["DrugJEPA", "ExpressionJEPA", "PerturbJEPA"]

@@ -113,6 +113,13 @@ class Anchors:
         assert fresh is not None
         return fresh.fit(table)
 
+    def told(self, tell: Callable[[Any], Baseline]) -> Anchors:
+        """Return the same anchors after ``tell`` told them something that needs no fitting."""
+        new = Anchors(None)
+        new.wanted, new.full = self.wanted, tell(self.full)
+        new.base = new.full if self.base is self.full else tell(self.base)
+        return new
+
     def effects(self, table: ConditionTable) -> tuple[FloatArray, FloatArray]:
         """Return the effects ``(m, genes)`` of ``full`` and ``base``; rows that they can't predict are NaN."""
         assert self.full is not None and self.base is not None

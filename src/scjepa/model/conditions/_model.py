@@ -255,6 +255,20 @@ class ConditionModel(TrainedConditions):
         questions = self._ask(perturbations, places, dose, kind, time)
         check_free(design, COLUMNS)
         sources = Sources.read(adata, self._reader, places)
+        effect, control, most, network = self._mean_effects(questions, sources)
+        table = design.table(questions, control, tuple(self.var_names))
+        trust = self._judge(table, effect, network, intervals=True)
+        assert trust is not None  # there is an anchor
+        trust.warn()
+        half = trust.half_widths(effect, control, level)
+        lower, upper = bounds(effect, half, control, most, float(np.log1p(self.reference_unit_)))
+        values = {"effect": effect, "lower": lower, "upper": upper}
+        return effect_table(questions, design, self.var_names, columns, values, trust)
+
+    def _mean_effects(
+        self, questions: list[Question], sources: Sources
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Return mean effects, control profiles and the largest possible means ``(m, genes)``, and the network's share."""
         control = sources.profiles(questions)
         answers = self._answer(questions, control)
         bound = {place: highest(matrix, self.max_expression_) for place, matrix in sources.matrices.items()}
@@ -265,14 +279,7 @@ class ConditionModel(TrainedConditions):
             for q, full, base, network in zip(questions, *answers, strict=True)
         ])  # fmt: skip
         effect = np.clip(control + shift, 0, most) - control  # as predicted cells are
-        table = design.table(questions, control, tuple(self.var_names))
-        trust = self._judge(table, effect, answers.network, intervals=True)
-        assert trust is not None  # there is an anchor
-        trust.warn()
-        half = trust.half_widths(effect, control, level)
-        lower, upper = bounds(effect, half, control, most, float(np.log1p(self.reference_unit_)))
-        values = {"effect": effect, "lower": lower, "upper": upper}
-        return effect_table(questions, design, self.var_names, columns, values, trust)
+        return effect, control, most, answers.network
 
     def get_reliability(self, adata: AnnData | None = None) -> pd.DataFrame:
         r"""Tell how much of each measured effect is more than the noise of having drawn a limited number of cells.

@@ -101,6 +101,20 @@ CASES = {
         label_key="perturbation",
         asks="predict_perturbation",
     ),
+    "DrugJEPA": Case(
+        scjepa.DrugJEPA,
+        {
+            "drug_key": "perturbation",
+            "control": "control",
+            "context_key": "context",
+            "batch_key": "batch",
+            "dose_key": "amount",
+            "time_key": "hours",
+        },
+        {"drug_features": features(), "n_latent": 6, "n_pcs": 10},
+        label_key="perturbation",
+        asks="predict_drug_response",
+    ),
     "third model": Case(
         StimulusJEPA,
         {"stimulus_key": "perturbation", "hours_key": "hours", "context_key": "context", "batch_key": "batch"},

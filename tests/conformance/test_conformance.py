@@ -468,7 +468,7 @@ def test_view_anndata_setup_prints(trained: dict, name: str, capsys: pytest.Capt
 
 def test_two_process_ddp_trains(name: str, tmp_path: Path) -> None:
     """Two processes on CPU (gloo) train and agree on the weights."""
-    if name not in ("ExpressionJEPA", "PerturbJEPA", "PerturbJEPA joint", "third model"):
+    if name not in ("ExpressionJEPA", "PerturbJEPA", "PerturbJEPA joint", "third model", "DrugJEPA"):
         pytest.skip("distribution does not depend on the encoder's options; four cases stand for all")
     script = tmp_path / "ddp.py"
     script.write_text(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -57,7 +57,7 @@ class Structures:
         """Return what the anchor compares drugs by: fingerprint counts and the user's features, each if there."""
         out = {}
         if self.smiles:
-            out[PRINTS] = fingerprints(self.smiles, self.kind, counts=True)
+            out[PRINTS] = fingerprints(self.smiles, cast(Any, self.kind), counts=True)
         if self.features is not None:
             out[FEATURES] = self.features
         return out

@@ -12,7 +12,7 @@ from scjepa._checks import some
 from scjepa._types import FloatArray
 from scjepa.baselines._base import SelfJudging, table_from_state, table_state
 from scjepa.baselines.drugs._judging import LEAST_ROWS, Judge, coordinates, row_noise
-from scjepa.baselines.drugs._questions import CLASSES, NEW_CONTEXT, classify, folds, left_with
+from scjepa.baselines.drugs._questions import CLASSES, NEW_CONTEXT, classify, left_with
 from scjepa.baselines.drugs._rows import AXES, Rows, canonical_order, nothing_done
 from scjepa.baselines.drugs._structure import Structure
 from scjepa.baselines.drugs._support import distances, support
@@ -260,7 +260,7 @@ class DrugEffect(SelfJudging):
         own = self._row_classes(cls)
         out = np.full(len(self.table_), np.nan)
         for c in dict.fromkeys(own):
-            for train, test in folds(self._rows, c):
+            for train, test in self._judge.folds(c):
                 test = test[own[test] == c]
                 if len(test):
                     rows = self._rows.take(train)
@@ -362,7 +362,8 @@ class DrugEffect(SelfJudging):
         effects = np.asarray(table.effects, dtype=float)[active]
         values, self._axes = coordinates(effects)
         noise = row_noise(table.rows(active), self._rows, values)
-        self._judge = Judge(self._rows, values, noise, self.structure, effects.shape[1])
+        cells = table.variance is not None and len(table.n_cells) > 0
+        self._judge = Judge(self._rows, values, noise, self.structure, width=effects.shape[1], cells=cells)
 
     def _fitted(self, query: ConditionTable) -> ConditionTable:
         if not hasattr(self, "picks_"):

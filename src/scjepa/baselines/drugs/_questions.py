@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 
@@ -68,13 +68,14 @@ def classify(rows: Rows, query: Rows) -> np.ndarray:
     return out
 
 
-def folds(rows: Rows, cls: str) -> list[Fold]:
+def folds(rows: Rows, cls: str, described: Container[str] = ()) -> list[Fold]:
     """Return training rows and rows to judge by, for every part that is left out for a class of questions.
 
-    Rows that are left out without being a question of the class are in neither.
+    Rows that are left out without being a question of the class are in neither. Drugs are left out as never given only if
+    they are among those ``described`` by a structure, as drugs in such questions are.
     """
     found = []
-    for left in _left_out(rows, cls):
+    for left in _left_out(rows, cls, described):
         out, judged = left if isinstance(left, tuple) else (left, left)
         train = np.flatnonzero(~out)
         test = np.flatnonzero(judged)
@@ -94,7 +95,7 @@ def _fits(asked: np.ndarray, cls: str) -> np.ndarray:
     return asked == cls
 
 
-def _left_out(rows: Rows, cls: str) -> list[np.ndarray | tuple[np.ndarray, np.ndarray]]:
+def _left_out(rows: Rows, cls: str, described: Container[str]) -> list[np.ndarray | tuple[np.ndarray, np.ndarray]]:
     """Return masks of rows that are left out together, where they differ with masks of those to judge by."""
     n_folds = MANY_FOLDS if len(rows) <= MANY_ROWS else FEW_FOLDS
     single = rows.order == 1
@@ -110,7 +111,7 @@ def _left_out(rows: Rows, cls: str) -> list[np.ndarray | tuple[np.ndarray, np.nd
     if cls == "context":
         return list(_dealt(np.searchsorted(contexts, rows.contexts), MANY_FOLDS)) if len(contexts) > 1 else []
     if cls in ("unseen", "unseen context"):
-        drugs = _drug_folds(rows, n_folds)
+        drugs = _drug_folds(rows, n_folds, described)
         if cls == "unseen":
             return list(drugs)
         if len(contexts) < 2 or not drugs:
@@ -152,9 +153,9 @@ def level_numbers(rows: Rows, axis: str) -> tuple[np.ndarray, np.ndarray]:
     return level, top
 
 
-def _drug_folds(rows: Rows, n_folds: int) -> list[np.ndarray]:
-    """Leave drugs out with all rows they are part of; folds have about as many rows."""
-    given = np.flatnonzero(rows.design.any(0))
+def _drug_folds(rows: Rows, n_folds: int, described: Container[str]) -> list[np.ndarray]:
+    """Leave described drugs out with all rows they are part of; folds have about as many rows."""
+    given = np.flatnonzero(rows.design.any(0) & np.array([name in described for name in rows.drugs], dtype=bool))
     if len(given) < 3:
         return []
     k = min(n_folds, len(given))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import combinations
 
 import anndata as ad
@@ -14,12 +15,16 @@ from scjepa.tl._split import KINDS
 
 GENES = list("ABCDEFGH")
 PAIRS = [f"{a}+{b}" for a, b in combinations(GENES, 2)]
+RINGS = {"A": "Cc1ccccc1", "B": "Oc1ccccc1", "C": "Cc1ccncc1", "D": "Oc1ccncc1", "E": "CC1CCNCC1", "F": "OC1CCNCC1",
+         "G": "Cc1ccc2ccccc2c1", "H": "CCO"}  # fmt: skip
+"""structures of the perturbations, read as drugs: three scaffolds of two, one of one, and a molecule without rings"""
 
 
 def cells(labels, contexts=("x",), n=2, doses=(0.0,)) -> ad.AnnData:
     rows = [(p, c, d) for c in contexts for p in labels for d in (doses if p != "control" else doses[:1])]
     obs = pd.DataFrame([r for r in rows for _ in range(n)], columns=["p", "cell_type", "dose"])
     obs.index = [f"cell{i}" for i in range(len(obs))]
+    obs["smiles"] = obs["p"].map(RINGS)
     return ad.AnnData(np.ones((len(obs), 1), np.float32), obs=obs)
 
 
@@ -31,8 +36,11 @@ def run(adata, kind, **kwargs) -> pd.DataFrame:
     keys = {"perturbation_key": "p"}
     if "context" in kind or "perturbench" in kind:
         keys["context_key"] = "cell_type"
-    if kind == "unseen_dose":
+    if kind.endswith("_dose"):
         keys["dose_key"] = "dose"
+    if kind == "unseen_scaffold":
+        pytest.importorskip("rdkit")
+        keys["smiles_key"] = "smiles"
     return split(adata, kind, **{**keys, **kwargs})
 
 
@@ -42,7 +50,7 @@ def genes_of(table, *parts) -> set[str]:
 
 def full(kind) -> ad.AnnData:
     contexts = ("x", "y", "z") if "context" in kind or "perturbench" in kind else ("x",)
-    return screen(contexts=contexts, n=10, doses=(1.0, 10.0, 100.0) if kind == "unseen_dose" else (0.0,))
+    return screen(contexts=contexts, n=10, doses=(1.0, 10.0, 100.0) if kind.endswith("_dose") else (0.0,))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -180,6 +188,120 @@ def test_perturbench_combination_holds_out_a_share_of_each_context():
     assert held["perturbation"].str.contains("+", regex=False).all()
 
 
+# ---------------------------------------------------------------- drugs
+
+
+def test_an_unseen_drug_is_in_no_combination_of_training():
+    adata = screen(contexts=("x", "y"))
+    table = run(adata, "unseen_drug", context_key="cell_type", test_size=0.25, validation_size=0.125)
+    alone = table[table["perturbation"].isin(GENES)].groupby("perturbation")["split"].unique().str[0]
+    assert alone.value_counts().to_dict() == {"train": 5, "test": 2, "validation": 1}
+    assert not set(alone.index[alone == "test"]) & genes_of(table, "train", "validation")
+    named = run(adata, "unseen_drug", test=["B", "F"], validation_size=0, key_added="named")
+    assert genes_of(named, "train") == set(GENES) - {"B", "F"}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_scaffold_is_on_two_sides(seed):
+    adata = screen(contexts=("x", "y"))
+    table = run(adata, "unseen_scaffold", context_key="cell_type", test_size=0.25, validation_size=0.125, seed=seed)
+    scaffold = dict(zip(GENES, [1, 1, 2, 2, 3, 3, 4, 5], strict=True))
+    alone = table[table["perturbation"].isin(GENES)].groupby("perturbation")["split"].unique().str[0]
+    assert (alone == "test").sum() == 2 and (alone == "validation").sum() in (1, 2), "shares are of drugs"
+    sides = [{scaffold[d] for d in alone.index[alone == part]} for part in ("train", "validation", "test")]
+    assert sum(map(len, sides)) == len(set().union(*sides))
+    trained = {scaffold[d] for d in genes_of(table, "train")}
+    assert not trained & sides[1] and not trained & sides[2], "nor in a combination"
+
+
+def test_relatives_of_a_named_drug_are_tested_with_it():
+    table = run(cells(["control", *GENES]), "unseen_scaffold", test=["C"], validation_size=0)
+    assert table.loc[table["split"] == "test", "perturbation"].tolist() == ["C", "D"]
+
+
+def test_a_drug_without_a_readable_structure_is_neither_trained_nor_tested(caplog):
+    adata = cells(["control", *GENES, "A+B"])
+    adata.obs.loc[adata.obs["p"] == "A", "smiles"] = "C1CC"
+    adata.obs.loc[adata.obs["p"] == "E", "smiles"] = None
+    with caplog.at_level("INFO", logger="scjepa"):
+        table = run(adata, "unseen_scaffold")
+    assert "2 drugs without a readable structure are 'unused': 'A', 'E'" in caplog.text
+    assert table.loc[table["split"] == "unused", "perturbation"].tolist() == ["A", "A+B", "E"]
+
+
+def test_scaffolds_need_one_structure_a_drug_and_too_few_of_them_are_refused():
+    adata = cells(["control", "A", "B"])
+    with pytest.raises(ValueError, match="1 scaffolds of 2 drugs: 1 for the test and 0 for validation leave too few"):
+        run(adata, "unseen_scaffold", validation_size=0)
+    adata.obs.iloc[-1, adata.obs.columns.get_loc("smiles")] = "CCN"
+    with pytest.raises(ValueError, match="'B' with more than one structure, for example 'Oc1ccccc1', 'CCN'"):
+        run(adata, "unseen_scaffold")
+    adata.obs["smiles"] = "?"
+    with pytest.raises(ValueError, match="no drug measured alone has a SMILES that RDKit can read"):
+        run(adata, "unseen_scaffold")
+    with pytest.raises(KeyError, match="smiles_key='smile' is not a column.*Did you mean 'smiles'"):
+        run(adata, "unseen_scaffold", smiles_key="smile")
+
+
+def test_without_rdkit_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rdkit", None)
+    with pytest.raises(ImportError, match=r"pip install 'scjepa\[drugs\]'"):
+        split(screen(), "unseen_scaffold", perturbation_key="p", smiles_key="smiles")
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.25, 2), (0.75, 6)])
+def test_drugs_of_one_context_are_known_from_the_others(share, held):
+    adata = screen(contexts=("x", "y", "z"))
+    table = run(adata, "drug_in_context", test_size=share, validation_size=0)
+    test = table[table["split"] == "test"]
+    assert test["context"].nunique() == 1
+    here = table[table["context"] == test["context"].iloc[0]]
+    alone = test.loc[test["perturbation"].isin(GENES), "perturbation"]
+    assert len(alone) == held
+    assert not set(alone) & genes_of(here, "train") and genes_of(here, "train") == set(GENES) - set(alone)
+    assert set(table.loc[table["context"] != here["context"].iloc[0], "split"]) == {"train"}
+    assert not test["group"].str.contains("unseen|seen0|seen1").any(), "all drugs train somewhere"
+
+
+def test_a_drug_that_only_the_held_out_contexts_know_trains():
+    adata = cells(["control", *GENES], contexts=("x", "y", "z"))
+    adata = adata[~((adata.obs["p"] == "A") & (adata.obs["cell_type"] == "z"))].copy()
+    for seed in range(5):
+        table = run(adata, "drug_in_context", test=["x", "y"], test_size=0.5, seed=seed, key_added=f"s{seed}")
+        held = table[table["split"] != "train"]
+        assert held.groupby(["context", "split"]).size().to_dict() == {
+            (c, part): n for c in "xy" for part, n in (("test", 4), ("validation", 1))
+        }
+        assert "A" not in set(held["perturbation"])
+    with pytest.raises(ValueError, match="too few to test and to validate on some and train on others"):
+        run(adata, "drug_in_context", test=["x", "y", "z"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "held"), [("highest_dose", {25.0}), ("lowest_dose", {0.5}), ("inner_dose", {1.0, 5.0})]
+)
+def test_one_dose_of_every_drug_is_held_out_in_all_contexts(kind, held):
+    adata = cells(["control", *GENES], contexts=("x", "y"), doses=(0.5, 1.0, 5.0, 25.0))
+    table = run(adata, kind, context_key="cell_type")
+    out = table[table["split"] != "train"]
+    assert set(out["dose"]) == held and (out.groupby("perturbation")["dose"].nunique() == 1).all()
+    assert out.drop_duplicates("perturbation")["split"].value_counts().to_dict() == {"test": 5, "validation": 3}
+    assert len(out) == 16 and out.groupby("perturbation")["split"].nunique().max() == 1
+    everything = run(adata, kind, context_key="cell_type", validation_size=0, key_added="all")
+    assert set(everything["split"]) == {"train", "test"} and (everything["split"] == "test").sum() == 16
+
+
+def test_drugs_with_too_few_doses_train():
+    adata = cells(["control", *GENES], doses=(0.5, 1.0, 5.0))
+    adata = adata[~((adata.obs["p"] == "A") & (adata.obs["dose"] == 1.0))].copy()
+    table = run(adata, "inner_dose", validation_size=0)
+    assert set(table.loc[table["split"] == "test", "perturbation"]) == set(GENES) - {"A"}
+    with pytest.raises(
+        ValueError, match="0 of 2 perturbations have the 2 or more doses that kind='highest_dose' needs"
+    ):
+        run(cells(["control", "A", "B"]), "highest_dose")
+
+
 def test_record_survives_a_file_and_a_second_split_stands_beside_it(tmp_path):
     adata = screen(n=10)
     table = run(adata, "unseen_perturbation", seed=4)
@@ -214,6 +336,14 @@ def test_a_view_becomes_data_of_its_own():
         ("gears_simulation", {"test": ["A"]}, "can't be used with kind='gears_simulation'"),
         ("unseen_context", {"context_key": None}, "kind='unseen_context' needs context_key"),
         ("unseen_dose", {"dose_key": None}, "kind='unseen_dose' needs dose_key"),
+        ("unseen_scaffold", {"smiles_key": None}, "kind='unseen_scaffold' needs smiles_key"),
+        ("highest_dose", {"dose_key": None}, "kind='highest_dose' needs dose_key"),
+        ("drug_in_context", {"context_key": None}, "kind='drug_in_context' needs context_key"),
+        ("drug_in_context", {}, "how many of their drugs train in another context: 'x' 0. All: too few"),
+        ("drug_in_context", {"test": ["u"]}, "test='u': not among the contexts of perturbed cells"),
+        ("highest_dose", {"test": ["A"]}, "can't be used with kind='highest_dose'"),
+        ("unseen_drug", {"test": ["Z"]}, "test='Z': not among the drugs"),
+        ("unseen_scaffold", {"test": ["Z"]}, "test='Z': not among the drugs"),
         ("unseen_context", {}, "1 contexts of perturbed cells: 1 for the test and 1 for validation leave too few"),
         ("unseen_perturbation", {"test": ["A", "Z"]}, "test='Z': not among the genes"),
         ("unseen_combination_2", {"test": ["A+Z"]}, "not among the combinations of genes measured alone"),

@@ -16,6 +16,7 @@ from scjepa._keys import Keys
 from scjepa.tl.evaluation._inputs import check_anndata
 from scjepa.tl.splitting._assign import assign, refuse_names, split_cells
 from scjepa.tl.splitting._conditions import number_conditions, parts_table
+from scjepa.tl.splitting._scaffolds import drug_scaffolds
 from scjepa.tl.splitting._schemes import TEST, TRAIN, UNUSED, VALIDATION
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,12 @@ Kind = Literal[
     "unseen_context",
     "unseen_dose",
     "unseen_cell",
+    "unseen_drug",
+    "unseen_scaffold",
+    "drug_in_context",
+    "inner_dose",
+    "highest_dose",
+    "lowest_dose",
     "gears_simulation",
     "perturbench_transfer",
     "perturbench_combination",
@@ -46,6 +53,7 @@ def split(
     separator: str = "+",
     context_key: str | None = None,
     dose_key: str | None = None,
+    smiles_key: str | None = None,
     test_size: float | None = None,
     validation_size: float | None = None,
     test: Sequence[str | float] | None = None,
@@ -74,6 +82,16 @@ def split(
         - ``"unseen_context"``: all perturbed cells of a share of the contexts (``context_key``).
         - ``"unseen_dose"``: all perturbed cells at a share of the doses (``dose_key``).
         - ``"unseen_cell"``: a share of the perturbed cells of each condition.
+        - ``"unseen_drug"``: a share of the drugs is never seen, alone or in combination.
+        - ``"unseen_scaffold"``: whole Bemis-Murcko scaffolds (``smiles_key``) are never seen, so that no test drug has
+          a close relative in training; shares are of drugs. A molecule without rings is a scaffold of its own; drugs
+          without a readable structure are ``"unused"``. Needs RDKit (``pip install 'scjepa[drugs]'``).
+        - ``"drug_in_context"``: in one context (or those of ``test``), a share of the drugs that other contexts know;
+          its other drugs train. ``test_size=0.2`` asks for a context of which most drugs are known, 0.8 for one of
+          which few are.
+        - ``"highest_dose"``, ``"lowest_dose"``, ``"inner_dose"``: one dose of every perturbation that has enough of
+          them (2, 2 and 3), in all contexts: beyond the measured range, or between. The perturbations are dealt to
+          test and validation as ``test_size`` to ``validation_size``.
         - ``"gears_simulation"``: the split of that name in GEARS, the same conditions for the same seed (if labels are
           written as there). ``test_size`` is the share of unseen genes and of fully seen combinations in the test;
           the same is done again with ``validation_size``. GEARS reports each ``group`` alone.
@@ -85,12 +103,15 @@ def split(
         ``obs`` column of perturbations, label of controls, what joins combinations.
     context_key, dose_key
         ``obs`` columns of contexts (cell type, line, donor) and of doses (numbers).
+    smiles_key
+        ``obs`` column of structures, for ``"unseen_scaffold"``; read from cells that got one drug alone.
     test_size, validation_size
-        Shares in (0, 1) and [0, 1) of the genes, combinations, contexts, doses or cells that ``kind`` is about, at least
-        one of each. By default 0.2 and 0.1; 0.25 and 0.1 for GEARS, 0.15 and 0.15 for PerturBench.
+        Shares in (0, 1) and [0, 1) of the genes, drugs, combinations, contexts, doses or cells that ``kind`` is about,
+        at least one of each. By default 0.2 and 0.1; 0.25 and 0.1 for GEARS, 0.15 and 0.15 for PerturBench.
     test
-        Names to test instead of a draw: genes, combinations, contexts or doses, for ``"unseen_perturbation"``,
-        ``"unseen_combination_2"``, ``"unseen_context"`` and ``"unseen_dose"``. Validation is drawn from the rest.
+        Names to test instead of a draw: genes, combinations, drugs, contexts or doses, for ``"unseen_perturbation"``,
+        ``"unseen_combination_2"``, ``"unseen_drug"``, ``"unseen_scaffold"`` (drugs; all of their scaffolds are tested),
+        ``"drug_in_context"`` and ``"unseen_context"`` (contexts), ``"unseen_dose"``. Validation is drawn from the rest.
     key_added
         Column of ``adata.obs`` and name of the record.
     seed
@@ -110,10 +131,13 @@ def split(
         If a column is missing.
     ValueError
         If a part would be empty, names are unknown, or a column that this function did not write would be replaced.
+    ImportError
+        If ``"unseen_scaffold"`` is asked for without RDKit.
 
     References
     ----------
-    GEARS: Roohani et al., Nat Biotechnol 2023. PerturBench: Wu et al., arXiv:2408.10609.
+    GEARS: Roohani et al., Nat Biotechnol 2023. PerturBench: Wu et al., arXiv:2408.10609. Scaffolds: Bemis and Murcko,
+    J Med Chem 1996.
 
     Examples
     --------
@@ -131,19 +155,27 @@ def split(
     require_member(kind, KINDS, "kind", where="the kinds of split")
     sizes = _sizes(kind, test_size, validation_size)
     _check_column(adata, key_added)
+    if kind == "unseen_scaffold" and smiles_key is None:
+        raise ValueError("kind='unseen_scaffold' needs smiles_key: the obs column of structures.")
     conditions = number_conditions(adata.obs, kind, perturbation_key, control, separator, context_key, dose_key)
     if kind == "unseen_cell":
         refuse_names(test, kind)
         parts = split_cells(conditions, adata.obs_names.astype(str).to_numpy(), sizes, seed)
     else:
-        assigned = assign(kind, conditions, sizes, seed, None if test is None else list(test), control, separator)
+        scaffolds = None
+        if kind == "unseen_scaffold" and smiles_key is not None:
+            scaffolds = drug_scaffolds(adata.obs, smiles_key, conditions)
+        named = None if test is None else list(test)
+        assigned = assign(kind, conditions, sizes, seed, named, control, separator, scaffolds)
         parts = np.where(conditions.of < 0, TRAIN, assigned[conditions.of])
     table = parts_table(conditions, parts)
     _check_parts(table, kind, sizes)
 
     left_out = int((parts == UNUSED).sum())
     if left_out:
-        logger.info("%d cells are 'unused': their conditions hold genes that must stay unseen.", left_out)
+        why = "have no structure" if kind == "unseen_scaffold" else "must stay unseen"
+        what = "drugs" if kind == "unseen_scaffold" else "genes"
+        logger.info("%d cells are 'unused': their conditions hold %s that %s.", left_out, what, why)
     order = [p for p in (TRAIN, VALIDATION, TEST, UNUSED) if p in set(parts)]
     record = {
         "kind": str(kind),
@@ -156,6 +188,7 @@ def split(
         "separator": separator,
         "context_key": context_key or "",
         "dose_key": dose_key or "",
+        "smiles_key": smiles_key or "",
         "conditions": table.rename(index=str),
     }
     root = adata.uns.get(Keys.uns.root, {})

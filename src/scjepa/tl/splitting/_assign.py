@@ -9,6 +9,7 @@ import numpy as np
 from scjepa._checks import closest, some
 from scjepa._labels import Action, parse_labels
 from scjepa.tl.splitting._conditions import Conditions
+from scjepa.tl.splitting._drugs import by_dose, by_scaffold, in_context, worst_part
 from scjepa.tl.splitting._schemes import (
     TEST,
     TRAIN,
@@ -29,18 +30,26 @@ def assign(
     test: list | None,
     control: str,
     separator: str,
+    scaffolds: dict[str, str] | None = None,
 ) -> np.ndarray:
-    """Return the part of every condition."""
+    """Return the part of every condition; ``scaffolds`` of drugs for the kind that asks for them."""
     actions = conditions.actions
     known = sorted(set(actions))
     rng = np.random.default_rng([seed, 11])
     by_action: Callable[[dict[Action, str]], np.ndarray] = lambda part: np.array([part[a] for a in actions])
-    if kind == "unseen_perturbation":
-        genes = sorted({gene for action in known for gene in action})
-        wanted = None if test is None else _named([str(t) for t in test], genes, "genes")
-        part = draw_units(genes, sizes, rng, wanted, "perturbed genes")
-        worst = lambda action: min((part[g] for g in action), key=[TEST, VALIDATION, TRAIN].index)
-        return by_action({a: worst(a) for a in known})
+    if kind in ("unseen_perturbation", "unseen_drug", "unseen_scaffold"):
+        what = "genes" if kind == "unseen_perturbation" else "drugs"
+        items = sorted({item for action in known for item in action}) if scaffolds is None else sorted(scaffolds)
+        wanted = None if test is None else _named([str(t) for t in test], items, what)
+        if scaffolds is None:
+            part = draw_units(items, sizes, rng, wanted, "perturbed genes" if what == "genes" else what)
+        else:
+            part = by_scaffold(scaffolds, sizes, rng, wanted)
+        return by_action({a: worst_part(a, part) for a in known})
+    if kind == "drug_in_context":
+        names = sorted(set(conditions.contexts.tolist()))
+        wanted = None if test is None else _named([str(t) for t in test], names, "contexts of perturbed cells")
+        return in_context(actions, conditions.contexts, sizes, rng, wanted)
     if kind == "unseen_combination_2":
         candidates = seen_combinations(known)
         if test is not None:
@@ -49,8 +58,8 @@ def assign(
             names = _named([separator.join(a) for a in parsed], list(written), "combinations of genes measured alone")
             test = [written[name] for name in names]
         what = "combinations whose genes were all measured alone"
-        part = draw_units(candidates, sizes, rng, test, what, spare=0)  # their singles train
-        return by_action({a: part.get(a, TRAIN) for a in known})
+        held = draw_units(candidates, sizes, rng, test, what, spare=0)  # their singles train
+        return by_action({a: held.get(a, TRAIN) for a in known})
     if kind in ("unseen_context", "unseen_dose"):
         values = conditions.contexts if kind == "unseen_context" else conditions.doses
         assert values is not None  # for the type checker: dose_key was asked for
@@ -62,6 +71,9 @@ def assign(
         part = draw_units(units, sizes, rng, test, f"{what} of perturbed cells")
         return np.array([part[v] for v in values.tolist()])
     refuse_names(test, kind)
+    if kind.endswith("_dose"):
+        assert conditions.doses is not None
+        return by_dose(actions, conditions.doses, kind.removesuffix("_dose"), sizes, rng)
     if kind == "gears_simulation":
         return by_action(gears_simulation(dict(zip(actions, conditions.labels, strict=True)), sizes, seed))
     if kind.startswith("perturbench"):
@@ -97,5 +109,6 @@ def refuse_names(test: object, kind: str) -> None:
     if test is not None:
         raise ValueError(
             f"test={test!r} can't be used with kind={kind!r}, whose test cells are always drawn. Leave it out, or use "
-            "'unseen_perturbation', 'unseen_combination_2', 'unseen_context' or 'unseen_dose'."
+            "'unseen_perturbation', 'unseen_combination_2', 'unseen_drug', 'unseen_scaffold', 'drug_in_context', "
+            "'unseen_context' or 'unseen_dose'."
         )

@@ -33,10 +33,10 @@ def number_conditions(
     dose_key: str | None,
 ) -> Conditions:
     """Number the conditions, sorted by action, context and dose."""
-    if kind in ("unseen_context", "perturbench_transfer") and context_key is None:
+    if kind in ("unseen_context", "drug_in_context", "perturbench_transfer") and context_key is None:
         raise ValueError(f"kind={kind!r} needs context_key: the obs column of contexts, for example cell types.")
-    if kind == "unseen_dose" and dose_key is None:
-        raise ValueError("kind='unseen_dose' needs dose_key: the obs column of doses.")
+    if kind.endswith("_dose") and dose_key is None:
+        raise ValueError(f"kind={kind!r} needs dose_key: the obs column of doses.")
     column = require_labels(obs, perturbation_key, "perturbation_key")
     parsed = parse_labels(sorted(set(column)), control, separator)
     require_member(control, [label.strip() for label in parsed], "control", where="the perturbation labels")

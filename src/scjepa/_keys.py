@@ -45,7 +45,7 @@ class _Uns(NamedTuple):
     split: str = "split"
     """how the columns of :func:`scjepa.tl.split` were made, one entry per column."""
     simulation: str = "simulation"
-    """true parameters written by :func:`scjepa.datasets.simulate_perturbseq`."""
+    """true parameters written by the simulators of :mod:`scjepa.datasets`."""
 
 
 class _Registry(NamedTuple):

@@ -1,5 +1,6 @@
-"""Data: a simulated Perturb-seq screen with known answers, and public screens (downloaded on demand)."""
+"""Data: simulated Perturb-seq and drug screens with known answers, and public screens (downloaded on demand)."""
 
+from scjepa.datasets._drugscreen import simulate_drug_screen, true_drug_effects
 from scjepa.datasets._perturbseq import simulate_perturbseq, true_effects
 from scjepa.datasets._screens import adamson2016, kang2018, load_perturbseq_data, norman2019, replogle2022
 
@@ -9,6 +10,8 @@ __all__ = [
     "load_perturbseq_data",
     "norman2019",
     "replogle2022",
+    "simulate_drug_screen",
     "simulate_perturbseq",
+    "true_drug_effects",
     "true_effects",
 ]

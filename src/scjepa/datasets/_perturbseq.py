@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from scjepa._checks import require_member, require_positive_int, some
 from scjepa._keys import Keys
-from scjepa._types import FloatArray, IntArray, Matrix
+from scjepa._types import FloatArray
+from scjepa.datasets._counts import check_number, draw_counts, mean_profiles
 from scjepa.datasets._network import (
     INTERACTIONS,
     OWN_LOG_FOLD_CHANGE,
@@ -24,11 +23,6 @@ from scjepa.datasets._network import (
 )
 
 CONTROL = "control"
-TARGET_SUM = 1e4
-"""Total per cell of the log-normalised scale on which true effects are stated."""
-
-_STATE_GRID = 8
-_BLOCK = 2**22
 
 
 def simulate_perturbseq(
@@ -190,7 +184,7 @@ def simulate_perturbseq(
     def states_shift(u: FloatArray, theta: FloatArray) -> FloatArray:
         return u[:, None] * programme + amplitude * np.cos(theta[:, None] - phase)
 
-    control_mean, effect = _true_effects(log_rate, change, c, states_shift)
+    control_mean, effect = mean_profiles(log_rate, change, c, states_shift)
 
     # cells: which condition (-1: control), context and batch each belongs to
     condition = np.concatenate([np.repeat(np.arange(len(q)), n_cells), np.full(len(names) * n_control, -1)])
@@ -201,7 +195,7 @@ def simulate_perturbseq(
     order = cell_rng.permutation(len(condition))
     condition, context, batch = condition[order], context[order], batch[order]
     batch_shift = batch_effect * batch_rng.normal(0.0, 1.0, (n_batches, n_genes))
-    counts = _draw_counts(
+    counts = draw_counts(
         log_rate,
         np.vstack([change, np.zeros(n_genes)]),
         batch_shift,
@@ -270,10 +264,10 @@ def true_effects(adata: anndata.AnnData) -> pd.DataFrame:
     >>> bool(effects.loc[(gene, context), gene] < 0)  # a knock-down lowers its own gene
     True
     """
-    truth = adata.uns.get(Keys.uns.root, {}).get(Keys.uns.simulation)
-    if truth is None:
+    truth = adata.uns.get(Keys.uns.root, {}).get(Keys.uns.simulation, {})
+    if "regulators" not in truth:
         raise ValueError(
-            f"adata.uns[{Keys.uns.root!r}][{Keys.uns.simulation!r}] is absent: only cells made by "
+            f"adata.uns[{Keys.uns.root!r}][{Keys.uns.simulation!r}] holds no perturbed regulators: only cells made by "
             "scjepa.datasets.simulate_perturbseq have known true effects."
         )
     conditions = truth["conditions"]
@@ -290,69 +284,6 @@ def _gene_names(n_genes: int, n_regulators: int) -> list[str]:
     return [f"R{i + 1:02d}" for i in range(n_regulators)] + [
         f"G{i + 1:0{digits}d}" for i in range(n_genes - n_regulators)
     ]
-
-
-def _share(log_rate: FloatArray) -> FloatArray:
-    """Turn log rates ``(..., genes)`` into shares of a cell's transcripts."""
-    rate = np.exp(log_rate - log_rate.max(-1, keepdims=True))
-    return rate / rate.sum(-1, keepdims=True)
-
-
-def _true_effects(
-    log_rate: FloatArray, change: FloatArray, context: IntArray, states_shift: Any
-) -> tuple[FloatArray, FloatArray]:
-    """Average ``log1p(1e4 * share)`` over cell states, for controls of each context and for each condition.
-
-    States are uniform, so a midpoint grid over programme and cycle is accurate to far below any count noise.
-    """
-    middle = (np.arange(_STATE_GRID) + 0.5) / _STATE_GRID
-    u, theta = (g.ravel() for g in np.meshgrid(np.sqrt(3) * (2 * middle - 1), 2 * np.pi * middle))
-    shift = states_shift(u, theta)
-
-    def profile(j: int, extra: FloatArray | float) -> FloatArray:
-        return np.log1p(TARGET_SUM * _share(log_rate[j] + shift + extra)).mean(0)
-
-    control = np.stack([profile(j, 0.0) for j in range(len(log_rate))])
-    effect = np.zeros_like(change)
-    for i, j in enumerate(context):
-        effect[i] = profile(j, change[i]) - control[j]
-    return control, effect
-
-
-def _draw_counts(
-    log_rate: FloatArray,
-    change: FloatArray,
-    batch_shift: FloatArray,
-    states_shift: Any,
-    condition: IntArray,
-    context: IntArray,
-    batch: IntArray,
-    *,
-    library: FloatArray,
-    dispersion: float,
-    dropout: float,
-    rng: np.random.Generator,
-    sparse: bool,
-) -> Matrix:
-    """Draw counts block by block of cells, so that only one block is ever dense; the last row of ``change`` is zero."""
-    n, n_genes = len(condition), log_rate.shape[1]
-    u = rng.uniform(-np.sqrt(3), np.sqrt(3), n)  # variance 1
-    theta = rng.uniform(0.0, 2 * np.pi, n)
-    blocks: list[Matrix] = []
-    for start in range(0, n, max(1, _BLOCK // n_genes)):
-        i = slice(start, start + max(1, _BLOCK // n_genes))
-        mean = library[i, None] * _share(
-            log_rate[context[i]] + states_shift(u[i], theta[i]) + change[condition[i]] + batch_shift[batch[i]]
-        )
-        if dispersion > 0:
-            mean = rng.gamma(1.0 / dispersion, dispersion * mean)
-        block = rng.poisson(mean).astype(np.float32)
-        if dropout > 0:
-            block[rng.random(block.shape) < dropout] = 0.0
-        blocks.append(sp.csr_matrix(block) if sparse else block)
-    if not blocks:
-        return sp.csr_matrix((0, n_genes), dtype=np.float32) if sparse else np.zeros((0, n_genes), np.float32)
-    return sp.vstack(blocks, format="csr") if sparse else np.vstack(blocks)
 
 
 def _check_arguments(given: dict[str, Any]) -> None:
@@ -373,10 +304,10 @@ def _check_arguments(given: dict[str, Any]) -> None:
     if given["n_steps"] > 2:
         raise ValueError(f"n_steps={given['n_steps']}: expected 1 (targets) or 2 (also their targets).")
     for name, high in {"epistasis": 1.0, "dropout": 1.0}.items():
-        _check_number(given[name], name, 0.0, high)
+        check_number(given[name], name, 0.0, high)
     for name in ("context_effect", "state_effect", "batch_effect", "depth_sd", "dispersion"):
-        _check_number(given[name], name, 0.0, np.inf)
-    _check_number(given["depth"], "depth", 1.0, np.inf)
+        check_number(given[name], name, 0.0, np.inf)
+    check_number(given["depth"], "depth", 1.0, np.inf)
     for name in ("contexts", "kinds"):
         values = given[name]
         if isinstance(values, str) or not len(values) or len({str(v) for v in values}) < len(values):
@@ -386,12 +317,6 @@ def _check_arguments(given: dict[str, Any]) -> None:
     if "doses" in given:
         doses = list(given["doses"])
         for dose in doses:
-            _check_number(dose, "doses", 0.0, np.inf)
+            check_number(dose, "doses", 0.0, np.inf)
         if not doses or 0.0 in doses or len(set(doses)) < len(doses):
             raise ValueError(f"doses: expected distinct positive numbers, found {some(doses) or 'none'}.")
-
-
-def _check_number(value: object, name: str, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not (low <= float(value) <= high) or value == np.inf:
-        limit = f"between {low:g} and {high:g}" if np.isfinite(high) else f"of at least {low:g}"
-        raise ValueError(f"{name}={value!r}: expected a finite number {limit}.")

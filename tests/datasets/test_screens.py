@@ -5,12 +5,8 @@ from __future__ import annotations
 import builtins
 import hashlib
 import socket
-import threading
-from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -23,32 +19,6 @@ from scjepa.datasets._download import Source, cache_folder, fetch
 from scjepa.datasets._screens import SCREENS
 
 pytest.importorskip("pooch")
-
-
-class Served(NamedTuple):
-    folder: Path
-    url: str
-    requests: list[str]
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch) -> Iterator[Served]:
-    """A web server on the loopback interface that keeps a list of what it was asked for."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    folder = tmp_path / "served"
-    folder.mkdir()
-    asked: list[str] = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            asked.append(self.path)
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-    thread.start()
-    yield Served(folder, f"http://127.0.0.1:{httpd.server_port}/", asked)
-    httpd.shutdown()
-    httpd.server_close()
 
 
 def closed_port() -> int:
@@ -79,7 +49,7 @@ def raw_screen(name: str) -> ad.AnnData:
     return ad.AnnData(counts, obs=frame.astype("category"), var=pd.DataFrame(index=["a", "b", "c", "d"]))
 
 
-def serve(server: Served, name: str, monkeypatch) -> Path:
+def serve(server, name: str, monkeypatch) -> Path:
     """Put a small file where the screen is looked for, with its checksum."""
     source = SCREENS[name].source
     path = server.folder / source.file_name

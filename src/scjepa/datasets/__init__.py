@@ -1,5 +1,6 @@
 """Data: simulated Perturb-seq and drug screens with known answers, and public screens (downloaded on demand)."""
 
+from scjepa.datasets._drugs import op3, sciplex3, tahoe_subset
 from scjepa.datasets._drugscreen import simulate_drug_screen, true_drug_effects
 from scjepa.datasets._perturbseq import simulate_perturbseq, true_effects
 from scjepa.datasets._screens import adamson2016, kang2018, load_perturbseq_data, norman2019, replogle2022
@@ -9,9 +10,12 @@ __all__ = [
     "kang2018",
     "load_perturbseq_data",
     "norman2019",
+    "op3",
     "replogle2022",
+    "sciplex3",
     "simulate_drug_screen",
     "simulate_perturbseq",
+    "tahoe_subset",
     "true_drug_effects",
     "true_effects",
 ]

@@ -17,7 +17,7 @@ class Source(NamedTuple):
     file_name: str
     """Name in the cache folder."""
     checksum: str
-    """``"md5:..."`` or ``"sha256:..."``."""
+    """``"md5:..."`` or ``"sha256:..."``; empty where none is published: then any file of the name is taken."""
     size: str
     """For people: ``"0.7 GB"``."""
 
@@ -79,9 +79,12 @@ def fetch(
     folder = cache_folder(cache_dir)
     target = folder / source.file_name
     kind, _, digest = source.checksum.partition(":")
-    require_member(kind, ["md5", "sha256"], "checksum")
+    if source.checksum:
+        require_member(kind, ["md5", "sha256"], "checksum")
     pooch = _pooch()
     if target.exists():
+        if not source.checksum:
+            return target
         found = pooch.file_hash(str(target), alg=kind)
         if found == digest:
             return target
@@ -97,12 +100,13 @@ def fetch(
     level = logger.level
     logger.setLevel("WARNING")  # the progress bar says it
     try:
-        pooch.retrieve(source.url, source.checksum, source.file_name, folder, downloader=downloader)
+        pooch.retrieve(source.url, source.checksum or None, source.file_name, folder, downloader=downloader)
     except (RequestException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        check = f" ({kind} {digest})" if source.checksum else ""
         raise ConnectionError(
             f"could not download {source.url} ({source.size}): {reason[:200]}. Without a network, fetch the file "
-            f"elsewhere and save it as {target} ({kind} {digest}), or name the folder that holds "
+            f"elsewhere and save it as {target}{check}, or name the folder that holds "
             f"{source.file_name}: cache_dir=..."
         ) from error
     except ValueError as error:

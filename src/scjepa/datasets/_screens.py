@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import anndata as ad
@@ -188,15 +188,25 @@ def _standardise(adata: ad.AnnData, screen: Screen) -> ad.AnnData:
         new[CONTEXT] = as_text(require_column(obs, screen.context, "context"))
     if screen.batch is not None:
         new[BATCH] = as_text(require_column(obs, screen.batch, "batch"))
+    write_columns(adata, new)
+    return keep_known(adata, obs[PERTURBATION].notna().to_numpy(), "perturbation")
+
+
+def write_columns(adata: ad.AnnData, new: Mapping[str, pd.Series], *, numbers: Collection[str] = ()) -> None:
+    """Write columns of labels (and of ``numbers``) to ``obs``; what stood there and reads differently is kept."""
+    obs = adata.obs
     for name, values in new.items():
         if name in obs and not np.array_equal(as_text(obs[name]), as_text(values)):
             obs[f"{name}_original"] = obs[name]
-        obs[name] = pd.Categorical(values)
-    unknown = obs[PERTURBATION].isna().to_numpy()
-    if unknown.any():
-        logger.info("%d of %d cells have no known perturbation and are left out.", int(unknown.sum()), adata.n_obs)
-        adata = adata[~unknown].copy()
-    return adata
+        obs[name] = values.to_numpy() if name in numbers else pd.Categorical(values)
+
+
+def keep_known(adata: ad.AnnData, known: np.ndarray, what: str) -> ad.AnnData:
+    """Leave out the cells that are not ``known``, with their number in the log."""
+    if known.all():
+        return adata
+    logger.info("%d of %d cells have no known %s and are left out.", int((~known).sum()), adata.n_obs, what)
+    return adata[known].copy()
 
 
 def norman2019(*, cache_dir: str | os.PathLike[str] | None = None, progressbar: bool = True) -> ad.AnnData:

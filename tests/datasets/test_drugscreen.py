@@ -15,7 +15,8 @@ from scjepa._keys import Keys
 from scjepa._scale import lognormalise
 from scjepa.datasets import simulate_drug_screen, true_drug_effects, true_effects
 from scjepa.datasets._molecules import FAMILIES, SUBSTITUENTS
-from scjepa.datasets._pharmacology import FADED, INTERACTION, hill
+from scjepa.datasets._pharmacology import FADED, INTERACTION
+from scjepa.pharma import hill
 
 SMALL = {"n_genes": 60, "n_drugs": 10, "n_targets": 3, "n_cells": 4, "n_control": 10, "contexts": ("A", "B")}
 NOISE_FREE = {"depth": 1e8, "depth_sd": 0.0, "dispersion": 0.0, "state_effect": 0.0}
@@ -63,7 +64,7 @@ def test_half_effects_lie_within_the_measured_doses():
 
 def test_hill_by_hand():
     dose, slope = np.array([0.0, 1.0, 3.0]), np.array([2.0, 2.0, 1.0])
-    np.testing.assert_allclose(hill(dose, np.array([1.0, 1.0, 1.0]), slope), [0, 0.5, 0.75])
+    np.testing.assert_allclose(hill(dose, ec50=np.array([1.0, 1.0, 1.0]), slope=slope), [0, 0.5, 0.75])
 
 
 def test_null_drugs_do_nothing_and_are_a_family_of_their_own():
@@ -184,7 +185,7 @@ def test_combinations_depart_from_independence_as_their_sign_says():
             truth(adata)["sensitivity"].loc["B", a["target"]] * truth(adata)["programmes"].loc[a["target"]].to_numpy()
         )
         for dose in (0.1, 10.0):
-            level = [float(hill(np.array(dose), d["ec50"], d["slope"])) for d in (a, b)]
+            level = [float(hill(np.array(dose), ec50=d["ec50"], slope=d["slope"])) for d in (a, b)]
             f_a, f_b = level[0] * a["emax"], level[1] * b["emax"]
             bliss = f_a + f_b - f_a * f_b
             got = ratio(lfc.loc[(pair["combination"], "B", dose)], pd.Series(full))

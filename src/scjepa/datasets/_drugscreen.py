@@ -20,10 +20,10 @@ from scjepa.datasets._pharmacology import (
     draw_drugs,
     draw_fading,
     draw_patients,
-    hill,
     occupancy,
     responder_table,
 )
+from scjepa.pharma import hill
 
 CONTROL = "DMSO"
 SILENT = -3.0
@@ -201,7 +201,7 @@ def simulate_drug_screen(
     both = np.ones(len(q))
     for member in (first[q], partner[q]):
         curve = drugs.iloc[np.maximum(member, 0)]
-        both = both * hill(dose, curve["ec50"].to_numpy(), curve["slope"].to_numpy())
+        both = both * hill(dose, ec50=curve["ec50"].to_numpy(), slope=curve["slope"].to_numpy())
     boost = np.where(partner[q] < 0, 1.0, 1.0 + gamma[q] * np.sqrt(np.nan_to_num(both)))
     change = boost[:, None] * ((sensitivity[s] * (1 - (1 - parts[0]) * (1 - parts[1]))) @ programmes)
     conditions = pd.DataFrame(

@@ -9,6 +9,7 @@ import pandas as pd
 
 from scjepa._types import FloatArray, IntArray
 from scjepa.datasets._molecules import FAMILIES, SUBSTITUENTS, draw_molecules, feature_table
+from scjepa.pharma import hill
 
 INTERACTIONS = {"synergistic": 1, "antagonistic": -1, "independent": 0}
 """Kinds of combinations and the sign of what departs from independence."""
@@ -20,20 +21,6 @@ FADED = 0.25
 """Share of a response that is left from its fading time on."""
 
 DRUGS_PER_FAMILY = 4
-
-
-def hill(dose: FloatArray, ec50: FloatArray, slope: FloatArray) -> FloatArray:
-    """Return the share of the maximal effect at a dose: 0 without the drug, one half at the EC50, towards 1 far above.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from scjepa.datasets._pharmacology import hill
-    >>> hill(np.array([0.0, 2.0, 6.0]), np.array(2.0), np.array(1.0)).tolist()
-    [0.0, 0.5, 0.75]
-    """
-    power = np.power(dose, slope)
-    return power / (np.power(ec50, slope) + power)
 
 
 def draw_drugs(
@@ -148,7 +135,7 @@ def occupancy(
     :data:`FADED` is left where and since the response fades. ``drug`` are rows of ``drugs``; -1 stands for no drug.
     """
     here = drugs.iloc[np.maximum(drug, 0)]
-    level = hill(dose, here["ec50"].fillna(1.0).to_numpy(), here["slope"].fillna(1.0).to_numpy())
+    level = hill(dose, ec50=here["ec50"].fillna(1.0).to_numpy(), slope=here["slope"].fillna(1.0).to_numpy())
     level = np.where(drug < 0, 0.0, level * here["emax"].to_numpy())
     if time is not None:
         level = level * -np.expm1(-time / here["onset"].fillna(1.0).to_numpy())

@@ -8,33 +8,10 @@ import numpy as np
 import pandas as pd
 
 from scjepa._checks import require_column, some
+from scjepa.pharma import scaffolds
 from scjepa.tl.splitting._conditions import Conditions
 
 logger = logging.getLogger(__name__)
-
-
-def scaffold_of(smiles: str) -> str | None:
-    """Return the rings of a molecule and what links them, the molecule itself if it has no rings, None if unreadable.
-
-    Examples
-    --------
-    >>> from scjepa.tl.splitting._scaffolds import scaffold_of
-    >>> scaffold_of("Cc1ccccc1"), scaffold_of("CC(=O)Oc1ccccc1C(=O)O"), scaffold_of("CCO"), scaffold_of("C1CC")
-    ('c1ccccc1', 'c1ccccc1', 'CCO', None)
-    """
-    try:
-        from rdkit import Chem, rdBase
-        from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
-    except ImportError as error:
-        raise ImportError(
-            "kind='unseen_scaffold' reads molecules with RDKit, which is not installed. "
-            "Run: pip install 'scjepa[drugs]'"
-        ) from error
-    with rdBase.BlockLogs():  # what can't be read is named in one line
-        molecule = Chem.MolFromSmiles(smiles.strip())
-    if molecule is None or not molecule.GetNumAtoms():
-        return None
-    return MurckoScaffoldSmiles(mol=molecule) or Chem.MolToSmiles(molecule, isomericSmiles=False)
 
 
 def drug_scaffolds(obs: pd.DataFrame, smiles_key: str, conditions: Conditions) -> dict[str, str]:
@@ -61,11 +38,11 @@ def drug_scaffolds(obs: pd.DataFrame, smiles_key: str, conditions: Conditions) -
             f"smiles_key={smiles_key!r}: {some(twice)} with more than one structure, for example {some(found, 2)}. Give "
             "each drug one SMILES."
         )
-    found = {drug: scaffold_of(smiles) for drug, smiles in zip(pairs["drug"], pairs["smiles"], strict=True)}
-    scaffolds = {drug: scaffold for drug, scaffold in found.items() if scaffold is not None}
-    if not scaffolds:
+    known = dict(zip(pairs["drug"], pairs["smiles"], strict=True))
+    found = {str(drug): str(scaffold) for drug, scaffold in scaffolds(known).items()} if known else {}
+    if not found:
         raise ValueError(f"smiles_key={smiles_key!r}: no drug measured alone has a SMILES that RDKit can read.")
-    unread = sorted({drug for action in conditions.actions for drug in action} - set(scaffolds))
+    unread = sorted({drug for action in conditions.actions for drug in action} - set(found))
     if unread:
         logger.info("%d drugs without a readable structure are 'unused': %s.", len(unread), some(unread))
-    return scaffolds
+    return found

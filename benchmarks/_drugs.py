@@ -11,6 +11,7 @@ import pandas as pd
 from _common import save
 
 from scjepa.data import ConditionTable
+from scjepa.pharma import tanimoto
 
 RIDGES = (0.3, 1, 3, 10, 30, 100)
 
@@ -61,12 +62,6 @@ def molecules(smiles: dict[str, str]) -> Molecules:
     scaffold = {n: MurckoScaffoldSmiles(mol=m, includeChirality=False) or f"none {n}" for n, m in mols.items()}
     similarity = {"morgan": table(each[0]), "six fingerprints": table(np.mean(each, 0))}
     return Molecules(names, similarity, (prints[0] > 0).astype(float), scaffold)
-
-
-def tanimoto(counts: np.ndarray) -> np.ndarray:
-    """Return the Tanimoto similarity of counts."""
-    part = [np.minimum(a, counts).sum(1) / np.maximum(np.maximum(a, counts).sum(1), 1e-9) for a in counts]
-    return np.array(part)
 
 
 # ------------------------------------------------------------------------------------------------- tables, splits

@@ -39,6 +39,21 @@ class ContextReport:
     share: float
     misfit_to_noise: float
 
+    @classmethod
+    def of(
+        cls, n: int, misfit: float, left_out: tuple[FloatArray, FloatArray, FloatArray, np.ndarray] | None
+    ) -> ContextReport:
+        """Report on ``n`` contexts.
+
+        ``left_out``: measured effects, predictions that don't and that do look at control profiles ``(rows, genes)``, and the
+        rows' contexts; None where no prediction looks at them.
+        """
+        if left_out is None:
+            return cls(n, float("nan"), float("inf"), 0.0, misfit)
+        measured, plain, looking, contexts = left_out
+        a, error = slope(measured - plain, looking - plain, contexts)
+        return cls(n, a, error, trusted_share(a, error), misfit)
+
     @property
     def note(self) -> str:
         """A sentence to warn with, or an empty string."""

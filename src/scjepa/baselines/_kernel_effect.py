@@ -13,7 +13,7 @@ from scjepa._checks import require_positive_int, some
 from scjepa._types import FloatArray
 from scjepa.baselines._base import SelfJudging, table_from_state, table_state
 from scjepa.baselines._choosing import SELECTION_ROWS, Chooser, link_name, link_value, noise_of, renamed
-from scjepa.baselines._contexts import FEW_CONTEXTS, ContextReport, slope, trusted_share
+from scjepa.baselines._contexts import FEW_CONTEXTS, ContextReport
 from scjepa.baselines._design import check_features
 from scjepa.baselines._folds import condition_folds, context_folds, folds_of, supported_rows
 from scjepa.baselines._noise import NoiseModel
@@ -405,15 +405,12 @@ class KernelEffect(SelfJudging):
         if self._report is None:
             noise = self._noise_of("context")
             far = noise.misfit / max(float(noise.rows.mean()), 1e-12) if noise.by_gene else float("nan")
-            a, error = float("nan"), float("inf")
+            found = None
             if "with" in pick:
-                plain, looking = (
-                    self._left_out("context", partial(self._ask, name=name), wide=True) for name in ("without", "with")
-                )
-                judged, delta = supported_rows(self.table_, context_folds(self.table_)), self._training.effects()
-                a, error = slope((delta - plain)[judged], (looking - plain)[judged], contexts[judged])
-            share = trusted_share(a, error) if "with" in pick else 0.0
-            self._report = ContextReport(n, a, error, share, float(far))
+                judged = supported_rows(self.table_, context_folds(self.table_))
+                ask = lambda name: self._left_out("context", partial(self._ask, name=name), wide=True)[judged]
+                found = (self._training.effects()[judged], ask("without"), ask("with"), contexts[judged])
+            self._report = ContextReport.of(n, float(far), found)
         return self._report
 
     def _noise_of(self, cls: str) -> NoiseModel:

@@ -31,8 +31,7 @@ from scjepa.pharma import (
     signature_score,
     target_progress,
 )
-
-METHODS = ("cosine", "extreme", "ks", "weighted")
+from scjepa.pharma._connectivity import METHODS
 
 
 class Responses(NamedTuple):

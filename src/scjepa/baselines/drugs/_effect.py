@@ -11,6 +11,7 @@ import pandas as pd
 from scjepa._checks import some
 from scjepa._types import FloatArray
 from scjepa.baselines._base import SelfJudging, table_from_state, table_state
+from scjepa.baselines._threads import on_one_thread
 from scjepa.baselines.drugs._judging import LEAST_ROWS, Judge, coordinates, row_noise
 from scjepa.baselines.drugs._questions import CLASSES, NEW_CONTEXT, classify, left_with
 from scjepa.baselines.drugs._rows import AXES, Rows, canonical_order, nothing_done
@@ -122,6 +123,7 @@ class DrugEffect(SelfJudging):
     ) -> None:
         self.structure = Structure.of(similarity, features)
 
+    @on_one_thread
     def fit(self, table: ConditionTable) -> DrugEffect:
         """Choose kernels by evidence, and weigh predictions for every class of question by left-out error.
 
@@ -166,6 +168,7 @@ class DrugEffect(SelfJudging):
             new._judge.mixture = self._judge.mixture
         return new
 
+    @on_one_thread
     def effects(self, query: ConditionTable) -> FloatArray:
         """Return predicted effects.
 
@@ -202,6 +205,7 @@ class DrugEffect(SelfJudging):
             out[asked] = classify(self._rows, self._questions(query.rows(asked)))
         return out
 
+    @on_one_thread
     def fitted_effects(self, cls: str | None = None) -> FloatArray:
         """Return predictions of the training rows themselves, ``(n, genes)``.
 
@@ -218,6 +222,7 @@ class DrugEffect(SelfJudging):
             out[self._active[here]] = self._mixed({k: v[here] for k, v in predicted.items()}, c) @ self._axes.T
         return out
 
+    @on_one_thread
     def left_out_effects(self, cls: str | None = None) -> FloatArray:
         """Return the prediction of training rows when they are left out, ``(n, genes)``.
 
@@ -241,6 +246,7 @@ class DrugEffect(SelfJudging):
             out[rows] = self._mixed({k: v[here] for k, v in predicted.items()}, c) @ self._axes.T
         return out
 
+    @on_one_thread
     def distances(self, query: ConditionTable) -> FloatArray:
         """Return how far questions are from training, ``(m,)`` from 0 (measured) to 1; NaN as in :meth:`effects`.
 
@@ -255,6 +261,7 @@ class DrugEffect(SelfJudging):
             out[index] = distances(self._rows, self._questions(query.rows(index)), self.structure)
         return out
 
+    @on_one_thread
     def left_out_distances(self, cls: str | None = None) -> FloatArray:
         """Return :meth:`distances` of the training rows, left out as in :meth:`left_out_effects`, ``(n,)``."""
         own = self._row_classes(cls)

@@ -217,7 +217,15 @@ def test_classes(fitted):
     assert model.classes(ask).tolist() == expected
     effects = model.effects(ask)
     assert np.isfinite(effects[:-1]).all() and np.isnan(effects[-1]).all()
-    assert set(model.picks_) == {"single", "elsewhere", "combination", "context", "unseen", "unseen context"}
+    assert set(model.picks_) == {
+        "single",
+        "elsewhere",
+        "together",
+        "combination",
+        "context",
+        "unseen",
+        "unseen context",
+    }
     assert all(abs(sum(pick["weights"].values()) - 1) < 1e-9 for pick in model.picks_.values())
 
 
@@ -390,7 +398,7 @@ def test_tables_are_checked(make_table):
         DrugEffect().fit(replace(table, dose=np.array([1.0, np.nan])))
     model = DrugEffect().fit(table)
     with pytest.raises(
-        ValueError, match="cls='unseen': expected one of 'single', 'elsewhere', 'combination', 'context'"
+        ValueError, match="cls='unseen': expected one of 'single', 'elsewhere', 'together', 'combination', 'context'"
     ):
         model.left_out_effects("unseen")
     with pytest.raises(ValueError, match="the query has a dose for every row, the training table has none"):

@@ -171,9 +171,9 @@ def check_query(query: ConditionTable, table: ConditionTable) -> None:
 
 
 def condition_keys(table: ConditionTable) -> list[tuple[Any, ...]]:
-    """Return what was done in each row, without where: ``(action, kind, dose)``, and time where it is told; hashable."""
+    """Return what was done in each row, without where: ``(action, kind, dose)`` (see :attr:`ConditionTable.doses`), and time where it is told; hashable."""
     kind = [""] * len(table) if table.kind is None else [str(k) for k in table.kind]
-    dose = [0.0] * len(table) if table.dose is None else [float(d) for d in table.dose]
+    dose = table.doses or [0.0] * len(table)
     time = [] if table.time is None else [[float(t) for t in table.time]]
     return list(zip(table.actions, kind, dose, *time, strict=True))
 

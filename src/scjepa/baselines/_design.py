@@ -40,7 +40,7 @@ class ActionDesign:
         unit = None
         if table.dose is not None:
             # a median dose of zero can't be a unit; doses are then used as log1p(dose)
-            unit = float(np.log1p(np.median(np.asarray(table.dose, dtype=float)))) or 1.0
+            unit = float(np.log1p(np.nanmedian(np.asarray(table.dose, dtype=float)))) or 1.0
         return cls(table.vocabulary(), tuple(sorted(kinds)), unit)
 
     def rows(self, table: ConditionTable) -> FloatArray:
@@ -65,7 +65,11 @@ class ActionDesign:
                         block[i, column[name, str(kind)]] = 1.0
             design = np.hstack([design, block])
         if self.dose_unit is not None and table.dose is not None:
-            design = design * (np.log1p(np.asarray(table.dose, dtype=float)) / self.dose_unit)[:, None]
+            if table.dose.ndim == 1:
+                return np.asarray(design * (np.log1p(np.asarray(table.dose, dtype=float)) / self.dose_unit)[:, None])
+            names = [*self.vocabulary, *(name for name, _ in self.kinds)]
+            dose = table.dose_design(self.vocabulary)[:, [self.vocabulary.index(name) for name in names]]
+            return np.asarray(design * (np.log1p(dose) / self.dose_unit))
         return design
 
     def known(self, table: ConditionTable) -> np.ndarray:

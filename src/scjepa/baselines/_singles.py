@@ -11,7 +11,7 @@ def single_effects(table: ConditionTable, query: ConditionTable) -> list[list[Fl
     """Look up what each perturbed gene of a query row does alone.
 
     The effect is the one measured in the row's context, or else its mean over the contexts where it was measured; kind,
-    dose and time must be the row's.
+    time and the gene's dose must be the row's.
 
     Parameters
     ----------
@@ -45,6 +45,12 @@ def single_effects(table: ConditionTable, query: ConditionTable) -> list[list[Fl
         return delta[rows].mean(0) if rows else None
 
     return [
-        [effect(single.get((name, *how), {}), str(query.contexts[i])) for name in action]
-        for i, (action, *how) in enumerate(condition_keys(query))
+        [
+            effect(
+                single.get((name, kind, dose[j] if isinstance(dose, tuple) else dose, *time), {}),
+                str(query.contexts[i]),
+            )
+            for j, name in enumerate(action)
+        ]
+        for i, (action, kind, dose, *time) in enumerate(condition_keys(query))
     ]

@@ -3,6 +3,18 @@
 from scjepa.data._cache import EmbeddingCache
 from scjepa.data._conditions import ConditionTable, condition_means, condition_table
 from scjepa.data._counterfactuals import LabelKeys, cell_positions, check_keys, control_cells
+from scjepa.data._doses import (
+    Dose,
+    as_matrix,
+    dose_column,
+    dose_matrix,
+    dose_values,
+    is_text,
+    joined_doses,
+    no_dose,
+    read_dose,
+    write_dose,
+)
 from scjepa.data._groups import CellGroups, group_cells
 from scjepa.data._matrix import ExpressionMatrix, aligned
 from scjepa.data._pca import Components, fit_components
@@ -15,6 +27,7 @@ __all__ = [
     "Components",
     "ConditionSampler",
     "ConditionTable",
+    "Dose",
     "EmbeddingCache",
     "ExpressionMatrix",
     "SetBatches",
@@ -22,15 +35,24 @@ __all__ = [
     "Split",
     "ViewBatches",
     "aligned",
+    "as_matrix",
     "cell_positions",
     "check_keys",
     "condition_means",
     "condition_table",
     "control_cells",
+    "dose_column",
+    "dose_matrix",
+    "dose_values",
     "fit_components",
     "group_cells",
     "held_out_conditions",
+    "is_text",
+    "joined_doses",
     "largest_values",
+    "no_dose",
+    "read_dose",
     "shift_cells",
     "split_cells",
+    "write_dose",
 ]

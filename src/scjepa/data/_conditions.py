@@ -13,6 +13,7 @@ from scjepa._checks import require_labels, require_member, require_numbers
 from scjepa._labels import Action
 from scjepa._scale import check_scale, lognormalise
 from scjepa._types import FloatArray, Matrix
+from scjepa.data._doses import Dose, dose_column, dose_matrix, dose_values, no_dose
 from scjepa.data._groups import CellGroups, group_cells
 
 LEAST_FREE = 20
@@ -40,7 +41,8 @@ class ConditionTable:
     n_cells
         ``(m,)`` number of perturbed cells behind each row (0 in questions).
     dose
-        ``(m,)`` doses, or None.
+        ``(m,)`` doses; ``(m, k)`` where any combination has a dose for each item, in the order of the (sorted) action and
+        NaN beyond the last; or None.
     kind
         ``(m,)`` kinds of perturbation (``"KO"``, ``"OE"``, ...), or None.
     genes
@@ -81,6 +83,21 @@ class ConditionTable:
     def order(self) -> np.ndarray:
         """``(m,)`` number of perturbed genes per row."""
         return np.array([len(a) for a in self.actions], dtype=int)
+
+    @property
+    def doses(self) -> list[Dose]:
+        """The dose of each row: a number, or a tuple of one for each item; empty without doses."""
+        return [] if self.dose is None else dose_values(self.dose, self.actions)
+
+    def dose_design(self, vocabulary: Sequence[str]) -> FloatArray:
+        """Return the ``(m, len(vocabulary))`` matrix of the doses of items, 0 where they were not given."""
+        return dose_matrix(np.ones(len(self)) if self.dose is None else self.dose, self.actions, vocabulary)
+
+    @property
+    def untreated(self) -> np.ndarray:
+        """``(m,)`` rows in which nothing was done: without items, or at dose zero."""
+        nothing = self.order == 0
+        return nothing if self.dose is None else nothing | no_dose(self.dose)
 
     def rows(self, index: Sequence[int] | np.ndarray) -> ConditionTable:
         """Return the rows ``index`` (integers or a boolean mask) as a table of their own."""
@@ -219,7 +236,9 @@ def condition_table(
         control=control,
         separator=separator,
         contexts=None if context_key is None else require_labels(obs, context_key, "context_key").to_numpy(),
-        dose=None if dose_key is None else require_numbers(obs, dose_key, "dose_key", minimum=0.0),
+        dose=None
+        if dose_key is None
+        else dose_column(obs, dose_key, perturbation_key, control=control, separator=separator),
         kind=None if kind_key is None else require_labels(obs, kind_key, "kind_key").to_numpy(),
         time=None if time_key is None else require_numbers(obs, time_key, "time_key", minimum=0.0),
         batches=batches,

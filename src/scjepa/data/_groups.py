@@ -11,6 +11,7 @@ import numpy as np
 from scjepa._checks import require_member, some
 from scjepa._labels import Action, parse_labels
 from scjepa._types import FloatArray
+from scjepa.data._doses import Dose, compact, dose_values
 
 SINGLE_CONTEXT = "all"
 """The context of every cell when no ``context_key`` is given."""
@@ -43,6 +44,11 @@ class CellGroups:
 
     def __len__(self) -> int:
         return len(self.actions)
+
+    @property
+    def doses(self) -> list[Dose]:
+        """The dose of each condition: a number, or a tuple of one for each item; empty without doses."""
+        return [] if self.dose is None else dose_values(self.dose, self.actions)
 
     def rows(self, index: Sequence[int] | np.ndarray) -> CellGroups:
         """Return the conditions ``index`` as groups of their own."""
@@ -143,7 +149,8 @@ def group_cells(
     control, separator
         See :func:`scjepa._labels.parse_label`.
     contexts, dose, kind, time, batches
-        ``(n,)`` values per cell, or None.
+        ``(n,)`` values per cell, or None. Doses may be ``(n, k)``, one for each item of the sorted action (NaN beyond the
+        last): items at dose 0 beside others were not given, ``"A+B"`` at 1 and 0 is ``"A"`` at 1.
 
     Returns
     -------
@@ -165,6 +172,8 @@ def group_cells(
     action_of = np.array([number[parsed[name]] for name in names], dtype=np.int64)[name_of]
     n = len(action_of)
     where = np.full(n, SINGLE_CONTEXT, dtype=object) if contexts is None else np.asarray(contexts).astype(str)
+    if dose is not None and dose.ndim == 2:
+        action_of, dose, known = _given(action_of, dose, known)
     is_control = np.array([not action for action in known], dtype=bool)[action_of]
     places, place_of = np.unique(where.astype(str), return_inverse=True)
     controls = {str(c): np.flatnonzero(is_control & (place_of == j)) for j, c in enumerate(places)}
@@ -175,7 +184,10 @@ def group_cells(
             f"{len(lost)} contexts have perturbed cells but no control cells (label {control!r}): {some(lost)}. "
             "Add controls of these contexts, merge contexts, or drop their cells."
         )
-    doses, dose_of = np.unique(np.zeros(n) if dose is None else dose, return_inverse=True)
+    doses, dose_of = np.unique(
+        np.zeros(n) if dose is None else np.nan_to_num(dose, nan=-1.0), axis=0, return_inverse=True
+    )
+    doses, dose_of = np.where(doses < 0, np.nan, doses), dose_of.ravel()
     kinds, kind_of = np.unique(np.zeros(n, int) if kind is None else kind.astype(str), return_inverse=True)
     times, time_of = np.unique(np.zeros(n) if time is None else time, return_inverse=True)
     cells = np.flatnonzero(~is_control)
@@ -189,8 +201,24 @@ def group_cells(
         contexts=places[c].astype(object),
         cells=tuple(members) if len(code) else (),
         controls=controls,
-        dose=None if dose is None else doses[d],
+        dose=None if dose is None else compact(doses[d]),
         kind=None if kind is None else kinds[k].astype(object),
         time=None if time is None else times[t],
         batches=batches,
     )
+
+
+def _given(action_of: np.ndarray, dose: FloatArray, known: list[Action]) -> tuple[np.ndarray, FloatArray, list[Action]]:
+    """Leave items at dose 0 out of the actions of cells where others were given; -1 stands beyond the last item."""
+    pairs, pair_of = np.unique(np.column_stack([action_of, np.nan_to_num(dose, nan=-1.0)]), axis=0, return_inverse=True)
+    actions: list[Action] = []
+    doses = np.full((len(pairs), dose.shape[1]), -1.0)
+    for i, (number, *each) in enumerate(pairs):
+        action = known[int(number)]
+        kept = [j for j in range(len(action)) if each[j] > 0] or list(range(len(action)))
+        actions.append(tuple(action[j] for j in kept))
+        doses[i, : max(len(kept), 1)] = [each[j] for j in kept] or [0.0]
+    left = sorted(set(actions))
+    number_of = {action: i for i, action in enumerate(left)}
+    code = np.array([number_of[action] for action in actions], dtype=np.int64)
+    return code[pair_of.ravel()], np.where(doses < 0, np.nan, doses)[pair_of.ravel()], left

@@ -15,13 +15,13 @@ from scjepa._docs import docs
 from scjepa._scale import check_target_sum
 from scjepa._types import InputScale
 from scjepa.baselines import Baseline
-from scjepa.model._drug_questions import DrugQuestions
+from scjepa.model._drug_doses import DrugDoses
 from scjepa.model._drug_structures import Structures, smiles_of
-from scjepa.model.conditions import Design, check_setup, fields
+from scjepa.model.conditions import Asked, Design, check_setup, fields
 
 
 @docs
-class DrugJEPA(DrugQuestions):
+class DrugJEPA(DrugDoses):
     """Action-conditioned world model of cells for drugs: molecules, doses, exposure times, contexts.
 
     As :class:`PerturbJEPA`, with another anchor (:class:`scjepa.baselines.DrugEffect`: what drugs alike, other contexts,
@@ -155,7 +155,8 @@ class DrugJEPA(DrugQuestions):
         smiles_key
             Column with the SMILES of the drug; empty for controls and combinations.
         dose_key
-            Column with doses (numbers >= 0, one unit for all).
+            Column with doses (numbers >= 0, one unit for all). In combinations a number holds for all drugs; text such as
+            ``"1+0.5"`` gives each its own, in the order of the label.
         time_key
             Column with exposure times (numbers >= 0, one unit for all).
         context_key
@@ -207,7 +208,7 @@ class DrugJEPA(DrugQuestions):
         *,
         indices: Sequence[int] | np.ndarray | None = None,
         smiles: Mapping[str, str] | None = None,
-        dose: float | Sequence[float] | None = None,
+        dose: Asked = None,
         time: float | Sequence[float] | None = None,
         context: str | Sequence[str] | None = None,
         n_cells: int | None = None,
@@ -224,8 +225,12 @@ class DrugJEPA(DrugQuestions):
             As in :meth:`PerturbJEPA.predict_perturbation`.
         smiles
             Name -> SMILES of drugs never measured.
-        dose, time
-            One or several (each drug at each), by default the median of training.
+        dose
+            One or several (each drug at each), by default the median of training. For a combination a number holds for all
+            its drugs; ``"1+0.5"`` (in the order of the label) or ``{"A": 1, "B": 0.5}`` gives each its own, and a drug at 0
+            is not given.
+        time
+            One or several, by default the median of training.
 
         Returns
         -------

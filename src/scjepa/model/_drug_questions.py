@@ -322,8 +322,17 @@ class DrugQuestions(DrugParts):
         out.attrs["curve"] = curve
         return out
 
-    def _course(self, found: Responses, axis: str, signature: pd.Series | Mapping[str, float] | None) -> pd.DataFrame:
-        """Return responses along a signature, or along the largest effect of each context, over doses or times, tidy."""
+    def _course(
+        self,
+        found: Responses,
+        axis: str,
+        signature: pd.Series | Mapping[str, float] | None,
+        **more: FloatArray,
+    ) -> pd.DataFrame:
+        """Return responses along a signature, or along the largest effect of each context, over doses or times, tidy.
+
+        ``more`` are further columns.
+        """
         design = self._design
         where = np.array([q.context for q in found.questions], dtype=object)
         size = effect_size(found.effects)
@@ -336,8 +345,10 @@ class DrugQuestions(DrugParts):
         frame = pd.DataFrame({design.context_key or "context": where})
         for name in ("dose", "time"):
             if getattr(design, f"{name}_key") is not None:
-                frame[getattr(design, f"{name}_key")] = [getattr(q, name) for q in found.questions]
+                frame[getattr(design, f"{name}_key")] = design.values(found.questions, name)
         frame["response"] = response
+        for name, values in more.items():
+            frame[name] = values
         frame["support"] = "none" if found.trust is None else found.trust.support.astype(str)
         frame["abstain"] = False if found.trust is None else found.trust.abstain
         return frame.sort_values([design.context_key or "context", getattr(design, f"{axis}_key")], ignore_index=True)

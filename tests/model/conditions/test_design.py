@@ -122,7 +122,7 @@ def test_numbers_of_any_type() -> None:
     [
         ("ctl", {}, "'ctl' is the control, not a perturbation"),
         ("A+ctl", {"dose": -1}, r"dose=-1: expected numbers of at least 0"),
-        ("A", {"dose": "1 uM"}, "dose='1 uM': expected numbers of at least 0"),
+        ("A", {"dose": "1 uM"}, "dose='1 uM' of 'A': expected numbers of at least 0, one for all parts"),
         ("A", {"time": [6, np.nan]}, "time=nan: expected numbers of at least 0"),
         ("A", {"time": [6, None]}, "time=None: expected numbers of at least 0"),
         ("A", {"dose": np.inf}, "dose=inf: expected numbers of at least 0"),

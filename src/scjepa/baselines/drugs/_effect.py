@@ -14,7 +14,7 @@ from scjepa.baselines._base import SelfJudging, table_from_state, table_state
 from scjepa.baselines._threads import on_one_thread
 from scjepa.baselines.drugs._judging import LEAST_ROWS, Judge, coordinates, row_noise
 from scjepa.baselines.drugs._questions import CLASSES, NEW_CONTEXT, classify, left_with
-from scjepa.baselines.drugs._rows import AXES, Rows, canonical_order, nothing_done
+from scjepa.baselines.drugs._rows import AXES, Rows, canonical_order, finite, nothing_done
 from scjepa.baselines.drugs._structure import Structure
 from scjepa.baselines.drugs._support import distances, support
 from scjepa.data import ConditionTable
@@ -52,7 +52,8 @@ class DrugEffect(SelfJudging):
     ``single``         its drug was given in its context, at its dose and for its  rows
                        time, perhaps not together
     ``elsewhere``      its drug was given in other contexts, not in this one       drugs in one context each
-    ``combination``    it has several drugs                                        combinations, everywhere
+    ``together``       it has several drugs that were given together               rows with several drugs
+    ``combination``    it has several drugs, never given together                  combinations, everywhere
     ``context``        its context has no training rows                            contexts
     ``dose``           its dose lies between those of the drug                     inner doses of all drugs
     ``dose above``     its dose is above those of the drug                         highest doses
@@ -212,7 +213,7 @@ class DrugEffect(SelfJudging):
         Parameters
         ----------
         cls
-            Whose weights to use for every row; by default each row's own (``"combination"`` or ``"single"``).
+            Whose weights to use for every row; by default each row's own (``"together"``, ``"combination"`` or ``"single"``).
         """
         classes = self._row_classes(cls)
         out = np.zeros(self.table_.control.shape)
@@ -229,7 +230,7 @@ class DrugEffect(SelfJudging):
         Parameters
         ----------
         cls
-            Class of the questions that they are left out as; by default each row's own (``"combination"`` or ``"single"``).
+            Class of the questions that they are left out as; by default each row's own (``"together"``, ``"combination"`` or ``"single"``).
 
         Returns
         -------
@@ -361,8 +362,7 @@ class DrugEffect(SelfJudging):
                 f"DrugEffect.fit: all {len(table)} rows have dose or time zero. Give at least one with a treatment."
             )
         for axis in AXES:
-            values = getattr(table, axis)
-            if values is not None and not np.isfinite(np.asarray(values, dtype=float)).all():
+            if not finite(table, axis):
                 raise ValueError(f"DrugEffect.fit: {axis} has values that are no finite numbers. Drop these rows.")
         self._active = active
         self._rows = Rows.of(table.rows(active), table.rows(active).vocabulary())
@@ -376,8 +376,7 @@ class DrugEffect(SelfJudging):
         if not hasattr(self, "picks_"):
             raise RuntimeError(f"{type(self).__name__} is not fitted yet: call fit(table) first.")
         for axis in AXES:
-            values = getattr(query, axis)
-            if values is not None and not np.isfinite(np.asarray(values, dtype=float)).all():
+            if not finite(query, axis):
                 raise ValueError(f"the query has values of {axis} that are no finite numbers. Drop these rows.")
         return self._trained(query)
 
@@ -400,7 +399,8 @@ class DrugEffect(SelfJudging):
             raise ValueError(f"cls={cls!r}: expected one of {some(list(self.picks_), len(self.picks_))}.")
         if cls is not None:
             return np.full(len(self._active), cls, dtype=object)
-        return np.where(self._rows.order > 1, "combination", "single").astype(object)
+        known = "together" if self.picks_.get("together", {}).get("basis") == "left out" else "combination"
+        return np.where(self._rows.order > 1, known, "single").astype(object)
 
     def _mixed(self, predicted: dict[str, FloatArray], cls: str) -> FloatArray:
         """Return the weighted prediction of a class."""

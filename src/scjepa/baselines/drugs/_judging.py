@@ -31,6 +31,7 @@ UNJUDGED = {
 """Weights where nothing can be left out: half the process and half the rule that fits; elsewhere that is the nearest dose
 and time of each drug, or its mean."""
 NEAREST_OF_KIN = {
+    "together": ("combination", "single"),
     "unseen context": ("unseen",),
     "dose": ("dose above", "dose below", "single"),
     "dose above": ("dose below", "dose", "single"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,12 @@ EC50, DOSE_WIDTHS = (None, 0.0, 1 / 6, 1 / 3, 2 / 3), (0.8, 1.2, 1.8)
 """Half-maximal dose of the common gate, as a place in the measured range (None: no gate), and length scale in decades."""
 TIME_POWERS, TIME_WIDTHS = (0.0, 0.5), (0.3, 0.6, 1.2)
 """How effects grow with time, and length scale in decades."""
+PAIRS = (0.0, 0.5, 2.0)
+"""How much pairs of drugs do beyond the sum, relative to one drug."""
 PSEUDO_DRUGS = 30
 """So many drugs seen everywhere would weigh as much as the prior that contexts are equally alike."""
 Spec = dict[str, Any]
-"""``contexts``, ``ec50``, ``dose width``, ``time power``, ``time width``, ``structure``, ``share``, ``local``."""
+"""``contexts``, ``ec50``, ``dose width``, ``time power``, ``time width``, ``structure``, ``share``, ``local``, ``pairs``."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,22 @@ class Frame:
     def kernel(self, spec: Spec, a: Rows, b: Rows) -> FloatArray:
         r"""Return the kernel between two sets of rows.
 
-        .. math:: \bigl[(c + (1 - k)\, I) \circ T + k\, S \circ (T + \ell\, H)\bigr] \circ D \circ E
+        .. math:: \sum_{d, e} \bigl[(c + (1 - k)\, I) \circ T + k\, S \circ (T + \ell\, H)\bigr] \circ D \circ E
+            + p \sum_{\text{pairs}} I_2 \circ T \circ D_2 \circ E
 
-        with :math:`I` the number of drugs in common, :math:`S` the structures, both summed over the drugs of either row
-        (a set kernel), :math:`T` among contexts, :math:`H` one within a context, and gates of dose and time.
+        with the first sum over the drugs of either row (a set kernel), :math:`I` one for the same drug, :math:`S` the
+        structures, :math:`T` among contexts, :math:`H` one within a context, and gates of dose and time; the second over
+        pairs of drugs given together, :math:`I_2` one for the same pair: what they do beyond the sum.
         """
+        out = self._of_drugs(spec, a, b)
+        weight = spec.get("pairs", 0.0)
+        return out + weight * self._of_pairs(spec, a, b) if weight else out
+
+    def _of_drugs(self, spec: Spec, a: Rows, b: Rows) -> FloatArray:
+        if a.doses is not None or b.doses is not None:  # each drug of a row at its own dose
+            (a_items, a_row), (b_items, b_row) = a.items(), b.items()
+            each = self._of_drugs(spec, a_items, b_items)
+            return summed(summed(each, a_row, len(a)).T, b_row, len(b)).T
         share = spec["share"]
         here = a.contexts[:, None] == b.contexts[None]
         between = self._between(spec["contexts"], a, b, here)
@@ -76,6 +89,23 @@ class Frame:
             alike = a.design @ self._squared(spec["structure"], a.drugs, b.drugs) @ b.design.T
             out = out + share * alike * (between + spec["local"] * here)
         return np.asarray(out * self._gate(spec, a, b))
+
+    def _of_pairs(self, spec: Spec, a: Rows, b: Rows) -> FloatArray:
+        (a_rows, a_drugs, a_dose), (b_rows, b_drugs, b_dose) = a.pairs(), b.pairs()
+        same = (a_drugs[:, None] == b_drugs[None]).all(2)
+        here = a_rows.contexts[:, None] == b_rows.contexts[None]
+        out = same * self._between(spec["contexts"], a_rows, b_rows, here)
+        if spec["dose width"] and a.dose is not None:
+            for k in (0, 1):  # a gate of each drug's dose
+                column = lambda rows, dose, drugs, k=k: replace(
+                    rows, design=np.eye(len(rows.drugs))[drugs[:, k]], dose=dose[:, k], doses=None, time=None
+                )
+                out = out * self._gate(spec, column(a_rows, a_dose, a_drugs), column(b_rows, b_dose, b_drugs))
+        if spec["time width"] and a.time is not None:
+            bare = lambda rows: replace(rows, dose=None, doses=None)
+            out = out * self._gate(spec, bare(a_rows), bare(b_rows))
+        row = lambda rows: np.repeat(np.arange(len(rows)), (rows.order * (rows.order - 1) / 2).astype(int))
+        return summed(summed(out, row(a), len(a)).T, row(b), len(b)).T
 
     def _squared(self, name: str, a: tuple[str, ...], b: tuple[str, ...]) -> FloatArray:
         if a is not b:
@@ -103,6 +133,21 @@ class Frame:
             out = out * _gaussian(a.time, b.time, spec["time width"])
             out = out * 10 ** (spec["time power"] * (a.time[:, None] + b.time))
         return out
+
+
+def summed(values: FloatArray, row: np.ndarray, n: int) -> FloatArray:
+    """Return ``(n, ...)`` sums of the rows of ``values`` that belong together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scjepa.baselines.drugs._kernels import summed
+    >>> summed(np.array([[1.0], [2.0], [3.0]]), np.array([0, 0, 2]), 3).ravel().tolist()
+    [3.0, 0.0, 3.0]
+    """
+    out = np.zeros((n, *values.shape[1:]))
+    np.add.at(out, row, values)
+    return out
 
 
 def _gaussian(x: FloatArray, y: FloatArray, width: float) -> FloatArray:
@@ -153,6 +198,8 @@ def described(spec: Spec) -> str:
         said.append(f"structure {spec['structure']} {number(spec['share'])}{own}")
     else:
         said.append("no structure")
+    if spec.get("pairs"):
+        said.append(f"pairs {number(spec['pairs'])}")
     return "; ".join(said)
 
 

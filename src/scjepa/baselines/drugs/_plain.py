@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scjepa._types import FloatArray
+from scjepa.baselines.drugs._kernels import summed
 from scjepa.baselines.drugs._rows import MANY_LEVELS, Rows, Scale, levels_of
 from scjepa.baselines.drugs._structure import Structure
 
@@ -39,6 +40,9 @@ class Plain:
 
     def predict(self, query: Rows) -> dict[str, FloatArray]:
         """Return predictions ``(m, columns)`` by the name of the rule."""
+        if query.doses is not None:  # each drug at its own dose
+            items, row = query.items()
+            return {name: summed(values, row, len(query)) for name, values in self.predict(items).items()}
         each = self.values / np.maximum(self.rows.order, 1)[:, None]  # of one drug of the row
         mean = each.mean(0)
         where = self.by_place(query)
@@ -61,40 +65,24 @@ class Plain:
 
         A context that was never seen has the mean of the others.
         """
-        scale = Scale.of(self.rows)
-        dose, asked = scale(self.rows), scale(query)
-        each = self.values / np.maximum(self.rows.order, 1)[:, None]
+        if query.doses is not None:
+            items, row = query.items()
+            return summed(self.by_place(items), row, len(query))
+        rows, each = self.rows, self.values / np.maximum(self.rows.order, 1)[:, None]
+        scale = Scale.of(rows)
+        if rows.doses is not None:
+            rows, of = rows.items()
+            each = each[of]
+        dose, asked = scale(rows), scale(query)
         out = np.zeros((len(query), self.values.shape[1]))
-        seen = np.isin(query.contexts, self.rows.contexts)
+        seen = np.isin(query.contexts, rows.contexts)
         for context in [*np.unique(query.contexts[seen]), None]:
             mine = seen & (query.contexts == context) if context is not None else ~seen
             if not mine.any():
                 continue
-            own = self.rows.contexts == context if context is not None else np.ones(len(self.rows), bool)
-            out[mine] = self._curves(own, each, dose, query.take(mine), None if asked is None else asked[mine])
+            own = rows.contexts == context if context is not None else np.ones(len(rows), bool)
+            out[mine] = _curves(rows, own, each, dose, query.take(mine), None if asked is None else asked[mine])
         return out * query.order[:, None]
-
-    def _curves(
-        self, own: np.ndarray, each: FloatArray, dose: FloatArray | None, query: Rows, asked: FloatArray | None
-    ) -> FloatArray:
-        """Average some training rows by time and dose, for queries of one context: nearest time, interpolated dose."""
-        out = np.tile(each[own].mean(0), (len(query), 1))
-        times = [None] if self.rows.time is None else list(levels_of(self.rows.time[own]))
-        time = query.time
-        for k, t in enumerate(times):
-            rows, mine = own, np.ones(len(query), bool)
-            if t is not None:
-                assert self.rows.time is not None and time is not None
-                rows = own & (np.abs(self.rows.time - t) < 1e-2)
-                mine = np.abs(np.subtract.outer(time, np.array(times, dtype=float))).argmin(1) == k
-            if not mine.any() or not rows.any():
-                continue
-            out[mine] = each[rows].mean(0)
-            if dose is not None and asked is not None:
-                bins, centers = _binned(dose[rows])
-                curve = np.array([each[rows][bins == b].mean(0) for b in range(len(centers))])
-                out[mine] = _interpolated(centers, curve, asked[mine])
-        return out
 
     def by_drug(self, query: Rows, mean: FloatArray) -> FloatArray:
         """Return sums over drugs of their mean effect; a drug given in combinations only has an equal part of theirs."""
@@ -177,6 +165,29 @@ class Plain:
                 best = error, weight
         assert best is not None
         return where + query.design @ (across @ best[1])
+
+
+def _curves(
+    rows: Rows, own: np.ndarray, each: FloatArray, dose: FloatArray | None, query: Rows, asked: FloatArray | None
+) -> FloatArray:
+    """Average some training rows by time and dose, for queries of one context: nearest time, interpolated dose."""
+    out = np.tile(each[own].mean(0), (len(query), 1))
+    times = [None] if rows.time is None else list(levels_of(rows.time[own]))
+    time = query.time
+    for k, t in enumerate(times):
+        taken, mine = own, np.ones(len(query), bool)
+        if t is not None:
+            assert rows.time is not None and time is not None
+            taken = own & (np.abs(rows.time - t) < 1e-2)
+            mine = np.abs(np.subtract.outer(time, np.array(times, dtype=float))).argmin(1) == k
+        if not mine.any() or not taken.any():
+            continue
+        out[mine] = each[taken].mean(0)
+        if dose is not None and asked is not None:
+            bins, centers = _binned(dose[taken])
+            curve = np.array([each[taken][bins == b].mean(0) for b in range(len(centers))])
+            out[mine] = _interpolated(centers, curve, asked[mine])
+    return out
 
 
 def _binned(values: FloatArray) -> tuple[np.ndarray, FloatArray]:

@@ -11,6 +11,7 @@ import numpy as np
 from scjepa._types import FloatArray
 from scjepa.baselines.drugs._kernels import (
     LOCAL,
+    PAIRS,
     SHARES,
     Frame,
     Spec,
@@ -236,6 +237,9 @@ class Ground:
         for part in (of_context, of_dose, of_time):
             if len(part) > 1:
                 best |= max(part, key=lambda change: self.weigh({**best, **change}, index)[0])
+        best["pairs"] = 0.0
+        if (self.rows.order > 1).any():
+            best["pairs"] = max(PAIRS, key=lambda p: self.weigh({**best, "pairs": p})[0])
         specs = structure_specs(best, names, fixed and n_contexts > 1)
         if len(specs) == 1:
             return [(specs[0], 1.0)]

@@ -12,6 +12,7 @@ from scjepa.baselines.drugs._rows import SAME_LEVEL, Rows, Scale, levels_of
 CLASSES = (
     "single",
     "elsewhere",
+    "together",
     "combination",
     "context",
     "dose",
@@ -48,7 +49,7 @@ def classify(rows: Rows, query: Rows) -> np.ndarray:
     for axis in reversed(query.axes):  # dose has the last word
         asked = getattr(query, axis)
         for j in np.flatnonzero(given & query.design[:, : len(given)].any(0)):
-            mine = np.flatnonzero(query.design[:, j] > 0)
+            mine = np.flatnonzero((query.design[:, j] > 0) & (query.order == 1))
             levels = rows.levels(axis, int(j))
             fresh = np.abs(asked[mine][:, None] - levels).min(1) > SAME_LEVEL
             below, above = fresh & (asked[mine] < levels[0]), fresh & (asked[mine] > levels[-1])
@@ -60,7 +61,9 @@ def classify(rows: Rows, query: Rows) -> np.ndarray:
         mine = np.flatnonzero(query.design[:, j] > 0)
         there = rows.contexts[rows.design[:, j] > 0]
         out[mine[~np.isin(query.contexts[mine], there)]] = "elsewhere"
-    out[query.order > 1] = "combination"
+    together = {row.tobytes() for row in rows.design[rows.order > 1]}
+    for i in np.flatnonzero(query.order > 1):
+        out[i] = "together" if query.design[i, : len(given)].tobytes() in together else "combination"
     elsewhere = ~np.isin(query.contexts, rows.contexts)
     out[elsewhere] = "context"
     out[new] = "unseen"
@@ -91,7 +94,7 @@ def folds(rows: Rows, cls: str, described: Container[str] = ()) -> list[Fold]:
 def _fits(asked: np.ndarray, cls: str) -> np.ndarray:
     """Return which rows, left out, are questions of a class."""
     if cls == "single":  # a row left out may have been the only one at its dose, or of its drug there
-        return ~np.isin(asked, ("combination", "context", "unseen", "unseen context"))
+        return ~np.isin(asked, ("together", "combination", "context", "unseen", "unseen context"))
     return asked == cls
 
 
@@ -105,6 +108,8 @@ def _left_out(rows: Rows, cls: str, described: Container[str]) -> list[np.ndarra
     if cls == "elsewhere":
         pair = rows.design.argmax(1) * len(contexts) + np.searchsorted(contexts, rows.contexts)
         return list(_dealt(np.where(single, pair, -1), n_folds))
+    if cls == "together":
+        return list(_dealt(np.where(single, -1, np.arange(len(rows))), n_folds))
     if cls == "combination":
         number = np.unique(rows.design, axis=0, return_inverse=True)[1].ravel()
         return [left & ~single for left in _dealt(np.where(single, -1, number), n_folds)]
@@ -199,7 +204,7 @@ def left_with(rows: Rows, cls: str) -> np.ndarray:
     same = (rows.design[:, None] == rows.design[None]).all(2)
     if cls == "combination":
         return same
-    if cls == "single":
+    if cls in ("single", "together"):
         return np.eye(len(rows), dtype=bool)
     level, _ = level_numbers(rows, "dose" if cls.startswith("dose") else "time")
     return same & (level[:, None] == level)

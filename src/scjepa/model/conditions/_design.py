@@ -16,7 +16,18 @@ from scjepa._checks import require_labels, require_member, require_numbers
 from scjepa._keys import Keys
 from scjepa._labels import Action
 from scjepa._types import FloatArray, InputScale
-from scjepa.data import CellGroups, ConditionTable, LabelKeys, check_keys, group_cells
+from scjepa.data import (
+    CellGroups,
+    ConditionTable,
+    Dose,
+    LabelKeys,
+    as_matrix,
+    check_keys,
+    dose_column,
+    group_cells,
+    read_dose,
+    write_dose,
+)
 from scjepa.model.core import check_cells
 
 
@@ -27,7 +38,7 @@ class Question:
     label: str
     action: Action
     context: str
-    dose: float | None = None
+    dose: Dose | None = None
     kind: str | None = None
     time: float | None = None
 
@@ -123,10 +134,18 @@ class Design:
     def check_columns(self, obs: pd.DataFrame, label: str = "label_key") -> None:
         """Raise when a column is absent, has missing labels, or numbers that are none or negative."""
         for argument, key in self.columns.items():
-            if argument in ("dose_key", "time_key"):
+            if argument == "dose_key":
+                self.doses(obs)
+            elif argument == "time_key":
                 require_numbers(obs, key, argument, minimum=0.0)
             else:
                 require_labels(obs, key, label if argument == "label_key" else argument)
+
+    def doses(self, obs: pd.DataFrame) -> FloatArray | None:
+        """Read the column of doses, see :func:`scjepa.data.dose_column`; None without one."""
+        if self.dose_key is None:
+            return None
+        return dose_column(obs, self.dose_key, self.label_key, control=self.control, separator=self.separator)
 
     def groups(self, obs: pd.DataFrame) -> CellGroups:
         """Group cells into conditions and controls."""
@@ -138,7 +157,7 @@ class Design:
             control=self.control,
             separator=self.separator,
             contexts=labels(self.context_key),
-            dose=numbers(self.dose_key),
+            dose=self.doses(obs),
             kind=labels(self.kind_key),
             time=numbers(self.time_key),
             batches=None if batches is None else np.unique(batches, return_inverse=True)[1],
@@ -148,13 +167,29 @@ class Design:
         """Write an action as a label."""
         return self.separator.join(action)
 
+    def written_dose(self, question: Question) -> float | str | None:
+        """Return the dose of a question as it stands in a column: a number, or ``"1+0.5"`` in the order of its label."""
+        if question.dose is None:
+            return None
+        how = {"control": self.control, "separator": self.separator}
+        return write_dose(question.label, question.action, question.dose, **how)
+
+    def values(self, questions: Sequence[Question], name: str) -> np.ndarray:
+        """Return what stands in a column (a field of questions) ``(m,)``: doses are text if any has one for each item."""
+        if name != "dose":
+            return np.array([getattr(q, name) for q in questions], dtype=float if name == "time" else object)
+        found = [self.written_dose(q) for q in questions]
+        if any(isinstance(dose, str) for dose in found):
+            return np.array([dose if isinstance(dose, str) else f"{dose:.12g}" for dose in found], dtype=object)
+        return np.array(found, dtype=float)
+
     # ---------------------------------------------------------------- questions
     def ask(
         self,
         labels: str | Sequence[str],
         contexts: Sequence[str],
         *,
-        dose: float | Sequence[float] | None = None,
+        dose: Asked = None,
         time: float | Sequence[float] | None = None,
         kind: str | None = None,
         usual_dose: float = 1.0,
@@ -171,7 +206,8 @@ class Design:
         contexts
             Where.
         dose, time, kind
-            What the user gave, or None for what is usual.
+            What the user gave, or None for what is usual. A dose is a number, or one for each item: ``"1+0.5"`` in the
+            order of the label, or a mapping from item to number.
         usual_dose, usual_time, usual_kind
             What is taken then; kinds by action, ``()`` for the most frequent of all.
         asked
@@ -189,17 +225,26 @@ class Design:
                 raise ValueError(f"{name} was given, but the model was set up without {name}_key.")
         if kind is not None:
             require_member(kind, self.kinds, "kind", where="the kinds the model was set up with")
-        doses = [None] if self.dose_key is None else _numbers(usual_dose if dose is None else dose, "dose")
+        doses: list[Any] = [None] if self.dose_key is None else _doses(usual_dose if dose is None else dose)
         times = [None] if self.time_key is None else _numbers(usual_time if time is None else time, "time")
         usual = dict(usual_kind or {})
         chosen = lambda action: None if self.kind_key is None else kind or usual.get(action, usual.get(()))
+        given = {
+            (label, i): self._given(label, action, d) for label, action in actions.items() for i, d in enumerate(doses)
+        }
         return [
-            Question(label, action, context, d, chosen(action), t)
-            for label, action in actions.items()
-            for d in doses
+            Question(label, given[label, i][0], context, given[label, i][1], chosen(given[label, i][0]), t)
+            for label in actions
+            for i in range(len(doses))
             for t in times
             for context in contexts
         ]
+
+    def _given(self, label: str, action: Action, dose: Any) -> tuple[Action, Dose | None]:
+        """Return what is given, without items at dose 0 beside others, and at which dose."""
+        if dose is None:
+            return action, None
+        return read_dose(dose, label, control=self.control, separator=self.separator)
 
     def table(self, questions: Sequence[Question], control: FloatArray, genes: Sequence[str] = ()) -> ConditionTable:
         """Write questions, with the control profiles ``(m, genes)`` they start from, as a table."""
@@ -208,7 +253,7 @@ class Design:
             actions=tuple(q.action for q in questions),
             contexts=np.array([q.context for q in questions], dtype=object),
             control=control,
-            dose=column("dose", self.dose_key, float),
+            dose=None if self.dose_key is None else as_matrix([q.dose for q in questions if q.dose is not None]),
             kind=column("kind", self.kind_key, object),
             time=column("time", self.time_key, float),
             genes=tuple(genes),
@@ -219,11 +264,24 @@ class Design:
         nothing = {"dose": 0.0, "time": 0.0, "kind": self.control}
         obs = pd.DataFrame({self.label_key: [question.label] * len(sources)})
         for name, key in self.covariates.items():
-            value = getattr(question, name)
+            value = self.written_dose(question) if name == "dose" else getattr(question, name)
             obs[key] = nothing[name] if value is None else value
         obs[Keys.obs.source] = sources.astype(str).to_numpy()
         obs[Keys.obs.kind] = "predicted" if question.action else "control"
         return obs
+
+
+Asked = float | str | Mapping[str, float] | Sequence[float | str | Mapping[str, float]] | None
+"""Doses as they are asked for."""
+
+
+def _doses(values: Any) -> list[Any]:
+    """Return doses as a list, each a number, text or mapping; raise where there is none, or a number that is no dose."""
+    found = [values] if isinstance(values, (str, Mapping)) else np.atleast_1d(np.asarray(values, dtype=object)).tolist()
+    plain = [value for value in found if not isinstance(value, (str, Mapping))]
+    if plain or not found:
+        _numbers(plain, "dose")
+    return [value if isinstance(value, (str, Mapping)) else float(value) for value in found]
 
 
 def _numbers(values: Any, name: str) -> list[float]:

@@ -93,8 +93,7 @@ def effect_table(
     m, g = len(questions), len(columns)
     out = pd.DataFrame({"perturbation": np.repeat([q.label for q in questions], g)})
     for name, key in design.covariates.items():
-        kind = None if name in ("dose", "time") else object
-        out[key] = np.repeat(np.array([getattr(q, name) for q in questions], dtype=kind), g)
+        out[key] = np.repeat(design.values(questions, name), g)
     out["gene"] = np.tile(np.asarray(genes, dtype=object)[columns], m)
     for name, matrix in values.items():
         out[name] = matrix[:, columns].ravel()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from scjepa.baselines._base import condition_keys, table_state
-from scjepa.data import ConditionTable
+from scjepa.data import ConditionTable, joined_doses
 
 
 def held_of(reference: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def joined(first: ConditionTable, second: ConditionTable) -> ConditionTable:
         control=np.concatenate([control, rest.control]),
         perturbed=np.concatenate([perturbed, rest.perturbed]),
         n_cells=np.concatenate([n, rest.n_cells]),
-        dose=end(first.dose, rest.dose),
+        dose=joined_doses(first.dose, rest.dose),
         kind=end(first.kind, rest.kind),
         time=end(first.time, rest.time),
         variance=variance if second.variance is not None else None,

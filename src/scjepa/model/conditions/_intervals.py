@@ -110,9 +110,7 @@ class Intervals:
         which = np.where(network > 0.5, BASE, FULL)
         if self.anchors.unseen is not None and isinstance(self.anchors.full, SelfJudging):
             which = np.where(self.anchors.full.classes(table) == "", UNSEEN, which)
-        nothing = table.order == 0
-        if table.dose is not None:
-            nothing = nothing | (np.asarray(table.dose, dtype=float) == 0)
+        nothing = table.untreated
         parts: list[tuple[np.ndarray, Calibration]] = []
         classes = np.full(m, "", dtype=object)
         for who in (FULL, BASE, UNSEEN):

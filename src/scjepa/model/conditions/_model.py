@@ -13,7 +13,7 @@ from scjepa._types import FloatArray
 from scjepa.baselines import SelfJudging
 from scjepa.baselines._base import condition_keys
 from scjepa.data import ConditionTable, control_cells
-from scjepa.model.conditions._design import Question
+from scjepa.model.conditions._design import Asked, Question
 from scjepa.model.conditions._diagnostics import condition_diagnostics, trained_conditions
 from scjepa.model.conditions._effects import COLUMNS, bounds, check_free, check_level, effect_table, gene_positions
 from scjepa.model.conditions._mover import Answers, Mover
@@ -47,7 +47,7 @@ class ConditionModel(TrainedConditions):
         self,
         labels: str | Sequence[str],
         contexts: Iterable[str],
-        dose: float | Sequence[float] | None,
+        dose: Asked,
         kind: str | None,
         time: float | Sequence[float] | None,
     ) -> list[Question]:
@@ -121,7 +121,7 @@ class ConditionModel(TrainedConditions):
         *,
         indices: Sequence[int] | np.ndarray | None = None,
         context: str | Sequence[str] | None = None,
-        dose: float | Sequence[float] | None = None,
+        dose: Asked = None,
         kind: str | None = None,
         time: float | Sequence[float] | None = None,
         n_cells: int | None = None,
@@ -147,6 +147,7 @@ class ConditionModel(TrainedConditions):
             trust.warn(stacklevel=3)
         names = {place: sources.names[at[pick[place]]] for place, at in places.items()}
         obs = [design.describe(q, names[q.context]) for q in questions]
+        doses = None if design.dose_key is None else design.values(questions, "dose")
         if include_control:
             obs = [design.describe(Question(design.control, (), place), names[place]) for place in places] + obs
             x = np.concatenate([*(cells[place] for place in places), x])
@@ -159,7 +160,7 @@ class ConditionModel(TrainedConditions):
             latents=mover.embed(x) if self.embedded_ else None,
             record={
                 **provenance(type(self).__name__, design, self.known_.conditions),
-                **stated([q.label for q in questions], table, trust, known),
+                **stated([q.label for q in questions], table, trust, known, doses),
             },
         )
 
@@ -169,7 +170,7 @@ class ConditionModel(TrainedConditions):
         adata: AnnData | None = None,
         *,
         context: str | Sequence[str] | None = None,
-        dose: float | Sequence[float] | None = None,
+        dose: Asked = None,
         kind: str | None = None,
         time: float | Sequence[float] | None = None,
         level: float = 0.9,
@@ -386,11 +387,14 @@ class ConditionModel(TrainedConditions):
         groups = design.groups(adata.obs)
         axes, pairs = self.module.space.loadings.T.cpu().numpy(), []
         for i in trained_conditions(groups, self.known_, rng):
+            label = design.label(groups.actions[i])
             predicted = self._predict(
-                design.label(groups.actions[i]),
+                label,
                 None,
                 context=None if design.context_key is None else str(groups.contexts[i]),
-                dose=None if groups.dose is None else float(groups.dose[i]),
+                dose=None
+                if groups.dose is None
+                else design.written_dose(Question(label, groups.actions[i], "", groups.doses[i])),
                 kind=None if groups.kind is None else str(groups.kind[i]),
                 time=None if groups.time is None else float(groups.time[i]),
                 include_control=True,

@@ -18,7 +18,9 @@ from scjepa.data import (
     ExpressionMatrix,
     SetBatches,
     Split,
+    as_matrix,
     condition_means,
+    dose_matrix,
 )
 from scjepa.model.conditions._anchors import Anchors
 from scjepa.model.conditions._design import Question
@@ -48,6 +50,10 @@ class Vocabulary:
             out[i, [column[name] for name in action if name in column]] = 1.0
         return out
 
+    def doses(self, dose: FloatArray, actions: Sequence[Action]) -> FloatArray:
+        """Return doses as the network is told: one a row ``(m,)``, or one for each item ``(m, items)``."""
+        return dose if dose.ndim == 1 else dose_matrix(dose, actions, self.items)
+
     def codes(self, kinds: np.ndarray | None) -> np.ndarray | None:
         """Return the codes ``(m,)`` of kinds."""
         return None if kinds is None else np.array([self.kinds.index(str(k)) for k in kinds], dtype=int)
@@ -56,7 +62,7 @@ class Vocabulary:
         """Return what the predictor is told of one question, as tensors of one row."""
         told = {"actions": torch.from_numpy(self.rows([question.action], known))}
         if question.dose is not None:
-            told["dose"] = torch.tensor([question.dose]).float()
+            told["dose"] = torch.from_numpy(self.doses(as_matrix([question.dose]), [question.action])).float()
         if question.time is not None:
             told["time"] = torch.tensor([question.time]).float()
         if question.kind is not None:
@@ -118,7 +124,7 @@ def set_batches(
         cells,
         vocabulary.rows(groups.actions),
         shift=shift,
-        dose=groups.dose,
+        dose=None if groups.dose is None else vocabulary.doses(groups.dose, groups.actions),
         kind=vocabulary.codes(groups.kind),
         time=groups.time,
         **options,

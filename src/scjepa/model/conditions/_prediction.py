@@ -112,6 +112,8 @@ def predicted_anndata(
 ) -> AnnData:
     """Put predicted expression and annotation into an AnnData with embeddings and provenance."""
     obs.index = pd.Index([f"prediction-{i}" for i in range(len(obs))])
+    if design.dose_key is not None and obs[design.dose_key].map(type).eq(str).any():  # text in all rows, or in none
+        obs[design.dose_key] = [d if isinstance(d, str) else f"{d:.12g}" for d in obs[design.dose_key]]
     for key in (design.label_key, design.context_key, design.kind_key, Keys.obs.kind):
         if key is not None:
             obs[key] = obs[key].astype("category")

@@ -12,9 +12,9 @@ from scipy.stats import chi2
 
 from scjepa._types import FloatArray
 from scjepa.baselines._noise import effect_noise, reliability
-from scjepa.data import CellGroups, ConditionTable, condition_means
+from scjepa.data import CellGroups, ConditionTable, Dose, condition_means
 from scjepa.data._conditions import LEAST_FREE
-from scjepa.model.conditions._design import Design
+from scjepa.model.conditions._design import Design, Question
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +76,11 @@ def reliability_table(
 def _rows(table: ConditionTable, design: Design, square: FloatArray, noise: FloatArray, p: FloatArray) -> pd.DataFrame:
     """Name the columns of the conditions of one context."""
     out = pd.DataFrame({"perturbation": [design.label(a) for a in table.actions]}, dtype=object)
+    doses: list[Dose | None] = [*table.doses] or [None] * len(table)
+    asked = [Question(x, a, "", d) for x, a, d in zip(out["perturbation"], table.actions, doses, strict=True)]
     for name, key in design.covariates.items():
-        out[key] = table.contexts if name == "context" else getattr(table, name)
+        column = {"context": lambda: table.contexts, "dose": lambda: design.values(asked, "dose")}
+        out[key] = column[name]() if name in column else getattr(table, name)
     out["n_cells"], out["n_controls"] = table.n_cells, table.n_controls
     out["effect_size"] = np.sqrt(np.maximum(square - noise, 0))
     out["noise"], out["measured"] = np.sqrt(noise), np.sqrt(square)

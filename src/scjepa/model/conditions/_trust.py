@@ -164,7 +164,13 @@ def note_of(
     return text[0].upper() + text[1:] + "."
 
 
-def stated(labels: list[str], table: ConditionTable, trust: Trust | None, known: dict[str, Any]) -> dict[str, Any]:
+def stated(
+    labels: list[str],
+    table: ConditionTable,
+    trust: Trust | None,
+    known: dict[str, Any],
+    dose: np.ndarray | None = None,
+) -> dict[str, Any]:
     """Return what predictions carry of this in ``uns``; nothing for models that have no anchor.
 
     Parameters
@@ -177,6 +183,8 @@ def stated(labels: list[str], table: ConditionTable, trust: Trust | None, known:
         What is known of the answers.
     known
         :func:`reliability_of` the training conditions.
+    dose
+        ``(m,)`` doses as they are written into columns, or None.
     """
     if trust is None:
         return {}
@@ -189,8 +197,8 @@ def stated(labels: list[str], table: ConditionTable, trust: Trust | None, known:
             "abstain": trust.abstain,
         }
     )
-    if table.dose is not None:
-        conditions["dose"] = np.asarray(table.dose, dtype=float)
+    if dose is not None:
+        conditions["dose"] = dose
     if table.time is not None:
         conditions["time"] = np.asarray(table.time, dtype=float)
     if table.kind is not None:

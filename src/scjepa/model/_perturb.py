@@ -15,7 +15,7 @@ from scjepa._scale import check_target_sum
 from scjepa._types import InputScale
 from scjepa.baselines import Baseline
 from scjepa.baselines._design import check_features
-from scjepa.model.conditions import ConditionModel, Design, Words, check_setup, fields
+from scjepa.model.conditions import Asked, ConditionModel, Design, Words, check_setup, fields
 
 
 @docs
@@ -179,7 +179,8 @@ class PerturbJEPA(ConditionModel):
         context_key
             Column with contexts (cell type, cell line): every context with perturbed cells needs controls.
         dose_key
-            Column with doses (numbers >= 0).
+            Column with doses (numbers >= 0; for a combination text such as ``"1+0.5"`` gives each part its own, in the order
+            of the label).
         kind_key
             Column with the kind of perturbation (knock-out, activation, ...).
         separator
@@ -227,7 +228,7 @@ class PerturbJEPA(ConditionModel):
         *,
         indices: Sequence[int] | np.ndarray | None = None,
         context: str | Sequence[str] | None = None,
-        dose: float | Sequence[float] | None = None,
+        dose: Asked = None,
         kind: str | None = None,
         n_cells: int | None = None,
         include_control: bool = False,
@@ -247,7 +248,8 @@ class PerturbJEPA(ConditionModel):
         context
             Contexts to predict in, by default all that have control cells.
         dose
-            One dose or several (each perturbation at each), by default the median training dose.
+            One dose or several (each perturbation at each), by default the median training dose; ``"1+0.5"`` or a mapping
+            gives each part of a combination its own.
         kind
             Kind of perturbation, by default the most frequent one of that perturbation in training.
         n_cells

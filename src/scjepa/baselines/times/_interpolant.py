@@ -1,0 +1,281 @@
+"""Cells at a time between or beyond snapshots, in closed form: smoothed transport, overlap, mean path; the anchor of TrajectoryJEPA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scjepa._types import FloatArray
+from scjepa.dynamics import displacements, overlap, transport_plan, wasserstein
+
+SHIFTS = (-0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2)
+"""Candidates of the shift of the share of the way."""
+POWERS = (1.0, 1.5)
+"""Candidates of the power of the overlap."""
+SHRUNK, TEMPERATURE = 0.7, 0.03
+"""What is kept of the shift found, and how sharply candidates are weighed by log error."""
+BAND = 0.4
+"""Width of the kernel over time of the mean path, of the whole course."""
+MOST, PER_TIME = 0.5, 8
+"""The mean path counts for ``(times - 3) / PER_TIME``, at most ``MOST``."""
+AMPLITUDES, DAMPED = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0), 0.3
+"""Candidates of the trend's amplitude beyond the last snapshot, and what is kept of the least one found."""
+JUDGED, AXES = 400, 5
+"""Cells and coordinates that candidates are compared by."""
+
+
+class Cloud(NamedTuple):
+    """Cells predicted at a time, as training cells that moved: a weighted cloud."""
+
+    cells: np.ndarray
+    """``(k,)`` which training cell each point was."""
+    shift: FloatArray
+    """``(k, d)`` how far it moved."""
+    mass: FloatArray
+    """``(k,)`` of sum one."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    first: np.ndarray
+    second: np.ndarray
+    forward: FloatArray
+    backward: FloatArray
+    overlap: float
+
+
+class Interpolant:
+    r"""Cells at any time from snapshots at other times, without a parameter that is learned by gradient.
+
+    Between snapshots P (time a) and N (time b), at the share :math:`w = (t - a) / (b - a)` of the way:
+
+    1. exact optimal transport between them; each cell's displacement is averaged over its 5 nearest neighbours, and both
+       snapshots are moved, P forward by w and N backward by :math:`1 - w`, with weights :math:`1 - w` and :math:`w`, so that
+       each cell keeps its own residual;
+    2. snapshots that overlap (o from 0 to 1 by how their neighbours mix) are pooled instead, with weight
+       :math:`h = o^p`: asynchronous cells at a time in between are the cells of both sides;
+    3. from four training times on, the cloud's mean is pulled to a local quadratic of the snapshots' means;
+    4. where there are inner training times, a shift of w and the power p are found by leaving each of them out, averaged over
+       candidates by their error rather than chosen.
+
+    Beyond the last snapshot (before the first) the prediction is a copy of it: linear trends are bad on real data, and nothing
+    reliably beats the copy. ``trend=True`` moves the copy as a whole along the means' slope, by an amplitude that every later
+    training time, left out, would have wanted at least; it may be 0.
+
+    Parameters
+    ----------
+    trend
+        Whether predictions beyond the observed times may leave the copy.
+    n_neighbors
+        Over how many cells displacements are averaged.
+    seed
+        Of subsamples.
+
+    Attributes
+    ----------
+    times_
+        Distinct training times, ascending.
+    shift_, power_
+        What was found by leaving times out (0 and 1 without inner times).
+    amplitude_
+        Of the trend, forward.
+
+    References
+    ----------
+    McCann 1997, *Advances in Mathematics* 128 (displacement interpolation); Schiebinger et al. 2019, *Cell* 176 (optimal
+    transport between snapshots). The rest is this project's own recipe.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scjepa.baselines.times import Interpolant
+    >>> z = np.random.default_rng(0).normal(size=(60, 2))
+    >>> z[30:, 0] += 10
+    >>> cloud = Interpolant().fit(z, np.repeat([0.0, 2.0], 30)).predict(1.0)
+    >>> points = z[cloud.cells] + cloud.shift
+    >>> bool(abs((cloud.mass @ points)[0] - 5) < 0.5)
+    True
+    """
+
+    name = "interpolant"
+
+    def __init__(self, *, trend: bool = False, n_neighbors: int = 5, seed: int = 0) -> None:
+        self.trend, self.n_neighbors, self.seed = trend, n_neighbors, seed
+
+    def fit(self, z: FloatArray, times: FloatArray) -> Interpolant:
+        """Match neighbouring snapshots and find what is found by leaving times out.
+
+        Parameters
+        ----------
+        z
+            ``(n, d)`` cells in coordinates of one common scale.
+        times
+            ``(n,)``.
+
+        Returns
+        -------
+        Itself.
+
+        Raises
+        ------
+        ValueError
+            For shapes that don't fit, missing values, and fewer than two times.
+        """
+        z, t = np.asarray(z, dtype=np.float64), np.asarray(times, dtype=np.float64)
+        if z.ndim != 2 or t.shape != (len(z),):
+            raise ValueError(f"z has shape {z.shape} and times {t.shape}: expected (cells, coordinates) and (cells,).")
+        if not np.isfinite(z).all() or not np.isfinite(t).all():
+            raise ValueError("z or times have missing or infinite values: expected numbers.")
+        levels = np.unique(t)
+        if len(levels) < 2:
+            raise ValueError(f"all cells are of one time ({levels.tolist()}): a course needs at least two.")
+        self.z_, self.times_ = z, levels
+        self._members = [np.flatnonzero(t == level) for level in levels]
+        self._pairs: dict[tuple[int, int], _Pair] = {}
+        everything = tuple(range(len(levels)))
+        self.shift_, self.power_ = self._tuned(everything)
+        self.amplitude_ = self._amplitude(everything) if self.trend else 0.0
+        return self
+
+    # ---------------------------------------------------------------- predictions
+    def predict(self, time: float) -> Cloud:
+        """Return the cells at a time."""
+        t, levels = float(time), self.times_
+        at = np.flatnonzero(np.isclose(levels, t, rtol=1e-9, atol=1e-12))
+        everything = tuple(range(len(levels)))
+        if len(at):
+            return _cloud(self._members[int(at[0])], 0.0, self.z_.shape[1])
+        if levels[0] < t < levels[-1]:
+            return self._between(t, everything, self.shift_, self.power_)
+        return self._beyond(t, everything, self.amplitude_)
+
+    def kind(self, time: float) -> str:
+        """Return what a prediction is: ``"measured"``, ``"between"``, ``"copy"`` or ``"trend"``."""
+        t, levels = float(time), self.times_
+        if np.isclose(levels, t, rtol=1e-9, atol=1e-12).any():
+            return "measured"
+        if levels[0] < t < levels[-1]:
+            return "between"
+        return "trend" if self.amplitude_ > 0 and t > levels[-1] else "copy"
+
+    def left_out(self, k: int) -> Cloud:
+        """Return the cells at training time ``k`` as predicted from the others, with what all inner times told.
+
+        Times before the last but one are left out as inner ones; the last one is predicted from those before it.
+        """
+        rest = tuple(i for i in range(len(self.times_)) if i != k)
+        t = float(self.times_[k])
+        if 0 < k < len(self.times_) - 1:
+            return self._between(t, rest, *self._tuned(rest))
+        if k == 0:
+            return self._beyond(t, rest, 0.0)
+        return self._beyond(t, rest, self._amplitude(rest) if self.trend else 0.0)
+
+    def _between(self, t: float, used: Sequence[int], shift: float, power: float) -> Cloud:
+        levels = self.times_
+        i, j = max(k for k in used if levels[k] < t), min(k for k in used if levels[k] > t)
+        pair, a, b = self._pair(i, j), levels[i], levels[j]
+        n, m = len(pair.first), len(pair.second)
+        h = pair.overlap**power
+        w = float(np.clip((t - a) / (b - a) + shift, 0.0, 1.0))
+        w = (1 - h) * w + h * m * w / (m * w + n * (1 - w))  # pooled cells count as they were sampled
+        moved = np.vstack([w * pair.forward, -(1 - w) * pair.backward])
+        if len(used) > 3:
+            mean = (1 - w) * self.z_[pair.first].mean(0) + w * self.z_[pair.second].mean(0)
+            moved += min(MOST, (len(used) - 3) / PER_TIME) * (1 - h) * (self._mean_path(t, used) - mean)
+        both = np.concatenate([pair.first, pair.second])
+        mass = np.concatenate(
+            [np.full(n, (1 - h) * (1 - w) / n), np.full(m, (1 - h) * w / m), np.full(n + m, h / (n + m))]
+        )
+        return Cloud(np.concatenate([both, both]), np.vstack([moved, np.zeros_like(moved)]), mass)
+
+    def _beyond(self, t: float, used: Sequence[int], amplitude: float) -> Cloud:
+        levels = self.times_
+        late = t > levels[used[-1]]
+        last = used[-1] if late else used[0]
+        shift: Any = 0.0
+        if amplitude and late and len(used) > 1:
+            step = levels[used[-1]] - levels[used[-2]]
+            ahead = step * (1 - np.exp(-(t - levels[last]) / step)) / (1 - np.exp(-1.0))  # long steps are damped
+            shift = amplitude * ahead * self._slope(used)
+        return _cloud(self._members[last], shift, self.z_.shape[1])
+
+    # ---------------------------------------------------------------- parts
+    def _pair(self, i: int, j: int) -> _Pair:
+        if (i, j) not in self._pairs:
+            first, second = self._members[i], self._members[j]
+            p, q = self.z_[first], self.z_[second]
+            plan = transport_plan(p, q, seed=self.seed)
+            forward, backward = displacements(p, q, plan, n_neighbors=self.n_neighbors)
+            self._pairs[i, j] = _Pair(first, second, forward, backward, overlap(p, q))
+        return self._pairs[i, j]
+
+    def _means(self, used: Sequence[int]) -> FloatArray:
+        return np.array([self.z_[self._members[k]].mean(0) for k in used])
+
+    def _mean_path(self, t: float, used: Sequence[int]) -> FloatArray:
+        """Return a local quadratic in time of the snapshots' means."""
+        levels = self.times_[list(used)]
+        x = (levels - t) / (levels[-1] - levels[0])
+        weight = np.sqrt(np.exp(-0.5 * (x / BAND) ** 2))[:, None]
+        return np.asarray(np.linalg.lstsq(np.vander(x, 3) * weight, self._means(used) * weight, rcond=None)[0][-1])
+
+    def _slope(self, used: Sequence[int]) -> FloatArray:
+        last = list(used)[-3:]
+        x, mean = self.times_[last] - self.times_[last].mean(), self._means(last)
+        return np.asarray((x @ (mean - mean.mean(0))) / (x @ x))
+
+    def _tuned(self, used: Sequence[int]) -> tuple[float, float]:
+        """Return shift and power, averaged over candidates by the error of inner times left out; those of no inner times."""
+        candidates = [(shift, power) for power in POWERS for shift in SHIFTS]
+        errors = []
+        for k in used[1:-1]:
+            rest = tuple(i for i in used if i != k)
+            true = self._subsample(self._members[k])
+            errors.append([self._distance(self._between(self.times_[k], rest, *c), true) for c in candidates])
+        if not errors:
+            return 0.0, POWERS[0]
+        mean = np.log(np.maximum(errors, 1e-12)).mean(0)
+        weight = np.exp(-(mean - mean.min()) / TEMPERATURE)
+        shift, power = (weight / weight.sum()) @ np.array(candidates)
+        return float(SHRUNK * shift), float(power)
+
+    def _amplitude(self, used: Sequence[int]) -> float:
+        """Return what all later times, left out, would have wanted at least of the trend, and some of that."""
+        best = []
+        for k in range(2, len(used)):
+            true = self._subsample(self._members[used[k]])
+            errors = [self._distance(self._beyond(self.times_[used[k]], used[:k], a), true) for a in AMPLITUDES]
+            best.append(AMPLITUDES[int(np.argmin(errors))])
+        return DAMPED * min(best) if best else 0.0
+
+    def _subsample(self, cells: np.ndarray) -> FloatArray:
+        kept = cells[((np.arange(min(JUDGED, len(cells))) + 0.5) * len(cells) / min(JUDGED, len(cells))).astype(int)]
+        return self.z_[kept, :AXES]
+
+    def _distance(self, cloud: Cloud, true: FloatArray) -> float:
+        index = systematic(cloud.mass, JUDGED) if len(cloud.mass) > JUDGED else np.arange(len(cloud.mass))
+        mass = None if len(cloud.mass) > JUDGED else cloud.mass
+        points = self.z_[cloud.cells[index], :AXES] + cloud.shift[index, :AXES]
+        return wasserstein(points, true, source_mass=mass)
+
+
+def _cloud(cells: np.ndarray, shift: Any, d: int) -> Cloud:
+    return Cloud(cells, np.zeros((len(cells), d)) + shift, np.full(len(cells), 1 / len(cells)))
+
+
+def systematic(mass: FloatArray, n: int, *, start: float = 0.5) -> np.ndarray:
+    """Return ``n`` points drawn by mass at even steps, ``(n,)``: a sample of low variance, the same for the same ``start``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scjepa.baselines.times import systematic
+    >>> systematic(np.array([0.5, 0.25, 0.25]), 4).tolist()
+    [0, 0, 1, 2]
+    """
+    total = np.cumsum(mass)
+    return np.searchsorted(total / total[-1], (np.arange(n) + start) / n).clip(max=len(total) - 1)

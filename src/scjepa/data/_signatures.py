@@ -125,7 +125,9 @@ def signatures_to_conditions(
     group = frame.groupby(list(frame.columns), sort=False, observed=True).ngroup().to_numpy()
     first, count = np.unique(group, return_index=True)[1], np.bincount(group)
     if count.max() > 1:
-        logger.info("%d signatures of %d conditions were averaged.", int(count[count > 1].sum()), int((count > 1).sum()))
+        logger.info(
+            "%d signatures of %d conditions were averaged.", int(count[count > 1].sum()), int((count > 1).sum())
+        )
     mean = sp.csr_matrix((1 / count[group], (group, np.arange(len(group)))), shape=(len(count), len(group))) @ x[rows]
     zeros = (len(contexts), adata.n_vars)
     if sp.issparse(mean):
@@ -141,7 +143,9 @@ def signatures_to_conditions(
     for key in (dose_key, time_key):
         if key is not None:
             none[key] = 0.0
-    out = pd.concat([none.reindex(columns=told.columns), told.astype({c: object for c in told if told[c].dtype == "category"})])
+    out = pd.concat(
+        [none.reindex(columns=told.columns), told.astype({c: object for c in told if told[c].dtype == "category"})]
+    )
     out[Keys.obs.n_profiles] = np.append(np.zeros(len(contexts), int), count)
     names = pd.Index(out.index.astype(str))
     out.index = names if names.is_unique else anndata.utils.make_index_unique(names)

@@ -11,8 +11,8 @@ import pandas as pd
 from scjepa._checks import some
 from scjepa._types import FloatArray
 from scjepa.baselines._base import SelfJudging, table_from_state, table_state
-from scjepa.baselines._threads import on_one_thread
 from scjepa.baselines._kernel_effect import KernelEffect
+from scjepa.baselines._threads import on_one_thread
 from scjepa.baselines.drugs._few import FewContexts
 from scjepa.baselines.drugs._judging import LEAST_ROWS, Judge, coordinates, row_noise
 from scjepa.baselines.drugs._questions import CLASSES, NEW_CONTEXT, classify, left_with

@@ -14,10 +14,14 @@ from scjepa.data import ConditionTable
 
 LEAST_CONTEXTS, FEW_DRUGS = 3, 3
 """With fewer contexts nothing can be left out; with more drugs their left-out errors choose well by themselves."""
-SHARED = 0.5
+SHARED = 0.4
 """An effect of which at least so much reproduces in other contexts is carried over in full, less in proportion."""
 WIN = 0.5
 """By how many standard errors over left-out contexts looking at control profiles must be better."""
+
+
+MOST = 3.0
+"""What looks at control profiles is not scaled up further than this."""
 
 
 class FewContexts:
@@ -31,10 +35,10 @@ class FewContexts:
       between the k contexts (empirical Bayes; half gene by gene, half of all genes together);
     - *which contexts:* the same genes of :class:`scjepa.baselines.KernelEffect`, which looks at control profiles and at fold
       changes, where that is better by half a standard error over contexts left out;
-    - *how large:* either is scaled up until, on contexts left out, it is as large as the mean over contexts, or as what was
-      measured if that is smaller;
+    - *how large:* as the mean over contexts, or as what was measured if that is smaller; of what looks at control profiles the
+      sizes that different contexts get differ, and are scaled up together, by those of contexts left out;
     - *whether at all:* the share :math:`m^2/(m^2 + v/k)` of the mean that reproduces, from the slope of effects left out on
-      the mean of the others; below one half the effect is shrunken in proportion, so that a drug without an effect keeps none.
+      the mean of the others; below two fifths the effect is shrunken in proportion, so that a drug without an effect keeps none.
 
     Parameters
     ----------
@@ -43,7 +47,8 @@ class FewContexts:
     kernel
         Fitted to them.
     choice
-        What was chosen: ``looks`` (at control profiles), ``factor`` and ``gate`` by drug; by default it is chosen here.
+        What was chosen: ``looks`` (at control profiles), ``factor`` of its size, and ``gate`` by drug; by default it is
+        chosen here.
 
     Examples
     --------
@@ -95,9 +100,10 @@ class FewContexts:
     # ---------------------------------------------------------------- how it is done
     def _sized(self, mean: FloatArray, weight: FloatArray, looking: FloatArray, drugs: list[str]) -> FloatArray:
         """Return what was chosen of the mean and of the kernel's effects, at the size that was chosen."""
-        base = np.where(np.isnan(mean), np.nan, looking) if self.choice["looks"] else mean
-        size = np.array([self.choice["factor"] * self.choice["gate"].get(drug, 1.0) for drug in drugs])
-        return np.asarray(size[:, None] * weight * base)
+        size = np.array([self.choice["factor"] * self.choice["gate"].get(drug, 1.0) for drug in drugs])[:, None]
+        if self.choice["looks"]:
+            return np.asarray(size * weight * np.where(np.isnan(mean), np.nan, looking))
+        return np.asarray(size * as_large(weight * mean, mean))
 
     def _others(self) -> tuple[FloatArray, FloatArray]:
         contexts = self.table.contexts.astype(str)
@@ -130,24 +136,29 @@ class FewContexts:
             slope, share = reproduced(effects[mine], mean[mine], len(set(contexts[mine])))
             choice["gate"][str(drug)] = float(min(1.0, share / SHARED))
             grown = min(grown, slope / share) if share > 0 else grown
-        truth, plain = effects[judged], mean[judged]
-        said = {False: (weight * mean)[judged], True: (weight * looking)[judged]}
+        truth, plain, rows = effects[judged], mean[judged], (weight * looking)[judged]
         length = lambda rows: np.linalg.norm(rows, axis=1)
         measured = np.maximum(length(truth), 1e-12)
-        wanted = min(float((length(plain) / measured).mean()), 1.0)
+        transferred, shown = (max(float((length(of) / measured).mean()), 1e-12) for of in (plain, rows))
+        wanted = min(transferred, 1.0)
         # of all contexts the mean is smaller, and is shrunken less, than of all but one
         every = self._carried(self._keys, [np.ones(len(self.table), bool)] * len(self.table))[0][judged]
-        grown *= float(np.sqrt((every**2).sum() / max(float((plain**2).sum()), 1e-300)))
-        factor, error = {}, {}
-        for looks, rows in said.items():
-            shown = float((length(rows) / measured).mean())
-            factor[looks] = max(1.0, grown * wanted / shown) if shown > 0 else 1.0
-            error[looks] = np.log(np.maximum(length(truth - factor[looks] * rows), 1e-12))
+        grown *= float((length(every) / measured).mean()) / transferred
+        factor = {False: wanted / transferred, True: float(np.clip(grown * wanted / shown, 1.0, MOST))}
+        said = {False: as_large((weight * mean)[judged], plain), True: rows}
+        alike = {False: 1.0, True: transferred / shown}  # judged at one size: the smaller one would win by being small
+        error = {x: np.log(np.maximum(length(truth - alike[x] * said[x]), 1e-12)) for x in said}
         _, unit = np.unique(contexts[judged], return_inverse=True)
         gain = np.bincount(unit, error[False] - error[True]) / np.bincount(unit)
         spread = float(gain.std(ddof=1)) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
         looks = bool(gain.mean() > max(WIN * spread, 1e-9))
         return {**choice, "looks": looks, "factor": factor[looks]}
+
+
+def as_large(rows: FloatArray, others: FloatArray) -> FloatArray:
+    """Return rows as long as others; rows of zeros stay."""
+    length, wanted = (np.linalg.norm(x, axis=1, keepdims=True) for x in (rows, others))
+    return np.asarray(rows * np.divide(wanted, length, out=np.ones_like(length), where=length > 0))
 
 
 def gene_weights(effects: FloatArray) -> FloatArray:

@@ -12,8 +12,11 @@ from scipy import stats
 from scjepa._checks import some
 from scjepa._types import FloatArray
 from scjepa.baselines import SelfJudging
+from scjepa.baselines._noise import effect_noise
 from scjepa.model._drug_parts import Responses
+from scjepa.model.conditions._design import Question
 from scjepa.model.conditions._effects import check_level
+from scjepa.model.conditions._trust import NEAR_ZERO
 from scjepa.pharma import biomarkers, effect_size, responder_groups, signature_score
 
 LEAST_UNITS = 2
@@ -68,7 +71,8 @@ def stratified(
     effects, untreated = mean(found.effects), mean(found.control)
     along = effects.mean(0) if signature is None else signature
     response = signature_score(effects, along) if np.abs(along).max() > 0 else np.zeros(len(names))
-    groups = responder_groups(response, max_groups=max_groups, seed=seed)
+    beyond = response.var(ddof=1) > noise_of(found, anchor, along, len(names))
+    groups = responder_groups(response if beyond else np.zeros(len(names)), max_groups=max_groups, seed=seed)
     half = half_width(*left_out_errors(found, anchor, signature), level)
     out = pd.DataFrame({key: names, "response": response, "lower": response - half, "upper": response + half})
     out["size"] = effect_size(effects)
@@ -80,6 +84,29 @@ def stratified(
     out.attrs["biomarkers"] = biomarkers(told, groups.labels) if groups.n_groups > 1 else pd.DataFrame()
     out.attrs["stability"] = groups.table
     return out
+
+
+def of_drug(anchor: SelfJudging, asked: Question) -> np.ndarray:
+    """Return the training rows of a drug at the dose and time nearest to those asked for, boolean ``(n,)``."""
+    table = anchor.table_
+    mine = np.array([tuple(a) == tuple(asked.action) for a in table.actions], dtype=bool)
+    for values, wanted in ((table.dose, asked.dose), (table.time, asked.time)):
+        if values is not None and mine.any():
+            gap = np.abs(np.log1p(np.asarray(values, dtype=float)) - np.log1p(float(wanted or 0.0)))
+            mine = mine & (gap <= gap[mine].min() + 1e-9)
+    return mine
+
+
+def noise_of(found: Responses, anchor: object, along: FloatArray, n: int) -> float:
+    """Return the variance between ``n`` responses that the sampling of cells makes in 95 of 100 cases; 0 if unknown."""
+    if not isinstance(anchor, SelfJudging) or not np.abs(along).max() > 0:
+        return 0.0
+    table, mine = anchor.table_, of_drug(anchor, found.questions[0])
+    if table.variance is None or table.n_controls is None or not mine.any():
+        return 0.0
+    gene = float((along**2 / (along**2).sum()) @ table.variance)
+    each = gene * (1 / table.n_cells[mine] + 1 / table.n_controls[mine])
+    return float(each.mean() * stats.chi2.ppf(0.95, n - 1) / (n - 1))
 
 
 def left_out_errors(found: Responses, anchor: object, signature: FloatArray | None) -> tuple[FloatArray, np.ndarray]:
@@ -104,11 +131,7 @@ def left_out_errors(found: Responses, anchor: object, signature: FloatArray | No
     table, asked = anchor.table_, found.questions[0]
     true, contexts = table.effects, table.contexts.astype(str)
     actions = np.array(["+".join(a) for a in table.actions], dtype=object)
-    mine = actions == "+".join(asked.action)
-    for values, wanted in ((table.dose, asked.dose), (table.time, asked.time)):
-        if values is not None and mine.any():
-            gap = np.abs(np.log1p(np.asarray(values, dtype=float)) - np.log1p(float(wanted)))
-            mine = mine & (gap <= gap[mine].min() + 1e-9)
+    mine = of_drug(anchor, asked)
     for cls in ("context", "elsewhere", "single", "unseen"):
         if cls not in anchor.picks_:
             continue
@@ -148,8 +171,29 @@ def half_width(errors: FloatArray, units: Sequence[object] | np.ndarray, level: 
     if not len(errors):
         return float("nan")
     _, unit = np.unique(np.asarray(units).astype(str), return_inverse=True)
-    root = np.sqrt(np.bincount(unit, errors**2) / np.bincount(unit))
+    root = np.sqrt(np.bincount(unit, np.asarray(errors, dtype=float) ** 2) / np.bincount(unit))
     k = len(root)
     if level <= 1 - EXACT / (k + 1):
         return float(np.sort(root)[int(np.ceil((k + 1) * level - 1e-9)) - 1])
     return float(stats.t.ppf((1 + level) / 2, k) * np.sqrt((1 + 1 / k) * (root**2).mean()))
+
+
+def is_noise(anchor: object, action: tuple[str, ...], context: str) -> bool:
+    """Return whether what was measured of a drug in a context is no larger than the noise of having few cells.
+
+    Parameters
+    ----------
+    anchor
+        With the table that it was fitted to; without noise in it nothing is known.
+    action, context
+        Drugs and context.
+    """
+    if not isinstance(anchor, SelfJudging):
+        return False
+    table = anchor.table_
+    noise = effect_noise(table.variance, table.n_cells, table.n_controls)
+    mine = np.array([tuple(a) == tuple(action) for a in table.actions]) & (table.contexts.astype(str) == context)
+    if noise is None or not mine.any():
+        return False
+    square = (table.effects[mine] ** 2).sum(1)
+    return bool(square.sum() - noise[mine].sum() < NEAR_ZERO * square.sum())

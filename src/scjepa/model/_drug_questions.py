@@ -13,8 +13,9 @@ from scjepa._checks import closest, require_member, require_positive_int, some
 from scjepa._types import FloatArray
 from scjepa.baselines import DrugEffect
 from scjepa.data import control_cells
+from scjepa.model._drug_measured import measured_responses
 from scjepa.model._drug_parts import DrugParts, Responses
-from scjepa.model._drug_patients import stratified
+from scjepa.model._drug_patients import is_noise, stratified
 from scjepa.model._drug_structures import PRINTS
 from scjepa.model.conditions._design import Question
 from scjepa.model.conditions._prediction import Sources
@@ -227,7 +228,7 @@ class DrugQuestions(DrugParts):
         Returns
         -------
         A row a context: ``perturbation``, the context's column, ``ec50``, ``slope``, ``top`` (Emax), ``auc``, with
-        ``_lower`` and ``_upper``, ``r2``, ``flat`` (no response to dose), ``extrapolated`` (EC50 outside ``doses``), and
+        ``_lower`` and ``_upper``, ``r2``, ``flat`` (no response to dose, or what was measured there is all noise), ``extrapolated`` (EC50 outside ``doses``), and
         ``abstain``: the share of doses where the model had better not be asked. ``attrs["curve"]``: the predictions, tidy,
         with the dose's column, ``response``, ``support`` and ``abstain``.
 
@@ -249,6 +250,8 @@ class DrugQuestions(DrugParts):
         rows = []
         for where, part in curve.groupby(key, sort=False, observed=True):
             fit = fit_hill(part[design.dose_key], part["response"], bottom=0.0, level=level, alpha=1.0).iloc[0]
+            if is_noise(self.anchor_, found.questions[0].action, str(where)):
+                fit["flat"] = True
             rows.append({"perturbation": drug, key: where, **fit.to_dict(), "abstain": float(part["abstain"].mean())})
         out = pd.DataFrame(rows)
         out.attrs["curve"] = curve
@@ -316,12 +319,15 @@ class DrugQuestions(DrugParts):
         design = self._design
         where = np.array([q.context for q in found.questions], dtype=object)
         size = effect_size(found.effects)
-        response = np.zeros(len(where))
+        response, directions = np.zeros(len(where)), np.zeros_like(found.effects)
         for c in dict.fromkeys(where):
             rows = np.flatnonzero(where == c)
             along = found.effects[rows[np.argmax(size[rows])]] if signature is None else self._signature(signature)
             if np.abs(along).max() > 0:
                 response[rows] = signature_score(found.effects[rows], along)
+                directions[rows] = along
+        if axis == "time":  # smooth predictions don't see a response end
+            response = measured_responses(found, self.anchor_, directions, response)
         frame = pd.DataFrame({design.context_key or "context": where})
         for name in ("dose", "time"):
             if getattr(design, f"{name}_key") is not None:

@@ -119,6 +119,8 @@ class DrugEffect(SelfJudging):
     """
 
     name: ClassVar[str] = "drug anchor"
+    _few: FewContexts | None
+    _judge: Judge
 
     def __init__(
         self,
@@ -393,7 +395,7 @@ class DrugEffect(SelfJudging):
         values, self._axes = coordinates(effects)
         noise = row_noise(table.rows(active), self._rows, values)
         cells = table.variance is not None and len(table.n_cells) > 0
-        self._few: FewContexts | None = None
+        self._few = None
         self._judge = Judge(self._rows, values, noise, self.structure, width=effects.shape[1], cells=cells)
 
     def _fitted(self, query: ConditionTable) -> ConditionTable:
@@ -434,4 +436,5 @@ class DrugEffect(SelfJudging):
 
 def _filled(effects: FloatArray, otherwise: FloatArray) -> FloatArray:
     """Return ``effects``, and other ones for rows without."""
-    return np.where(np.isfinite(effects).all(1)[:, None], effects, otherwise)
+    able = np.asarray(np.isfinite(effects).all(1))
+    return np.where(able[:, None], effects, otherwise)

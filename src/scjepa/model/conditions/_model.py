@@ -261,9 +261,11 @@ class ConditionModel(TrainedConditions):
         assert trust is not None  # there is an anchor
         trust.warn()
         half = trust.half_widths(effect, control, level)
-        lower, upper = effect - half, effect + half
-        if not self._signatures:
-            lower, upper = bounds(effect, half, control, most, float(np.log1p(self.reference_unit_)))
+        if self._signatures:  # of any sign
+            ends = effect - half, effect + half
+        else:
+            ends = bounds(effect, half, control, most, float(np.log1p(self.reference_unit_)))
+        lower, upper = ends
         values = {"effect": effect, "lower": lower, "upper": upper}
         return effect_table(questions, design, self.var_names, columns, values, trust)
 

@@ -301,8 +301,8 @@ class JEPAModel(StoredModel):
                 )
         h = torch.from_numpy(self.get_latent_representation(adata, cells, batch_size)).to(self.device)
         readout = self.module.readout
-        x = h @ readout.weight[columns].T + readout.bias[columns]
-        x = (x if self._signatures else x.clamp_min(0)).cpu().numpy()
+        read = h @ readout.weight[columns].T + readout.bias[columns]
+        x = (read if self._signatures else read.clamp_min(0)).cpu().numpy()
         return x if return_numpy else pd.DataFrame(x, index=adata.obs_names[cells], columns=genes[columns])
 
     def get_diagnostics(self) -> pd.DataFrame:

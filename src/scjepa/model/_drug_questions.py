@@ -319,7 +319,8 @@ class DrugQuestions(DrugParts):
         design = self._design
         where = np.array([q.context for q in found.questions], dtype=object)
         size = effect_size(found.effects)
-        response, directions = np.zeros(len(where)), np.zeros_like(found.effects)
+        response: FloatArray = np.zeros(len(where))
+        directions = np.zeros_like(found.effects)
         for c in dict.fromkeys(where):
             rows = np.flatnonzero(where == c)
             along = found.effects[rows[np.argmax(size[rows])]] if signature is None else self._signature(signature)

@@ -262,7 +262,7 @@ class ConditionModel(TrainedConditions):
         trust.warn()
         half = trust.half_widths(effect, control, level)
         if self._signatures:  # of any sign
-            ends = effect - half, effect + half
+            ends: tuple[FloatArray, FloatArray] = effect - half, effect + half
         else:
             ends = bounds(effect, half, control, most, float(np.log1p(self.reference_unit_)))
         lower, upper = ends

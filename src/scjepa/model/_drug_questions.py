@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,34 +13,24 @@ from scjepa._checks import closest, require_member, require_positive_int, some
 from scjepa._types import FloatArray
 from scjepa.baselines import DrugEffect
 from scjepa.data import control_cells
-from scjepa.model._drug_parts import DrugParts
+from scjepa.model._drug_measured import measured_responses
+from scjepa.model._drug_parts import DrugParts, Responses
+from scjepa.model._drug_patients import is_noise, stratified
 from scjepa.model._drug_structures import PRINTS
 from scjepa.model.conditions._design import Question
 from scjepa.model.conditions._prediction import Sources
-from scjepa.model.conditions._trust import Trust
 from scjepa.pharma import (
     Block,
-    biomarkers,
     effect_size,
     fit_hill,
     library_blocks,
     resistance_onset,
-    responder_groups,
     reversal,
     screen,
     signature_score,
     target_progress,
 )
 from scjepa.pharma._connectivity import METHODS
-
-
-class Responses(NamedTuple):
-    """Mean effects of some questions."""
-
-    questions: list[Question]
-    effects: FloatArray
-    control: FloatArray
-    trust: Trust | None
 
 
 class DrugQuestions(DrugParts):
@@ -238,7 +228,7 @@ class DrugQuestions(DrugParts):
         Returns
         -------
         A row a context: ``perturbation``, the context's column, ``ec50``, ``slope``, ``top`` (Emax), ``auc``, with
-        ``_lower`` and ``_upper``, ``r2``, ``flat`` (no response to dose), ``extrapolated`` (EC50 outside ``doses``), and
+        ``_lower`` and ``_upper``, ``r2``, ``flat`` (no response to dose, or what was measured there is all noise), ``extrapolated`` (EC50 outside ``doses``), and
         ``abstain``: the share of doses where the model had better not be asked. ``attrs["curve"]``: the predictions, tidy,
         with the dose's column, ``response``, ``support`` and ``abstain``.
 
@@ -260,6 +250,8 @@ class DrugQuestions(DrugParts):
         rows = []
         for where, part in curve.groupby(key, sort=False, observed=True):
             fit = fit_hill(part[design.dose_key], part["response"], bottom=0.0, level=level, alpha=1.0).iloc[0]
+            if is_noise(self.anchor_, found.questions[0].action, str(where)):
+                fit["flat"] = True
             rows.append({"perturbation": drug, key: where, **fit.to_dict(), "abstain": float(part["abstain"].mean())})
         out = pd.DataFrame(rows)
         out.attrs["curve"] = curve
@@ -336,12 +328,16 @@ class DrugQuestions(DrugParts):
         design = self._design
         where = np.array([q.context for q in found.questions], dtype=object)
         size = effect_size(found.effects)
-        response = np.zeros(len(where))
+        response: FloatArray = np.zeros(len(where))
+        directions = np.zeros_like(found.effects)
         for c in dict.fromkeys(where):
             rows = np.flatnonzero(where == c)
             along = found.effects[rows[np.argmax(size[rows])]] if signature is None else self._signature(signature)
             if np.abs(along).max() > 0:
                 response[rows] = signature_score(found.effects[rows], along)
+                directions[rows] = along
+        if axis == "time":  # smooth predictions don't see a response end
+            response = measured_responses(found, self.anchor_, directions, response)
         frame = pd.DataFrame({design.context_key or "context": where})
         for name in ("dose", "time"):
             if getattr(design, f"{name}_key") is not None:
@@ -364,6 +360,7 @@ class DrugQuestions(DrugParts):
         smiles: Mapping[str, str] | None = None,
         signature: pd.Series | Mapping[str, float] | None = None,
         max_groups: int = 4,
+        level: float = 0.9,
         seed: int = 0,
     ) -> pd.DataFrame:
         """Predict the response of each patient to a drug, and group patients that respond alike.
@@ -378,10 +375,14 @@ class DrugQuestions(DrugParts):
             Gene -> value: the response is the effect along it. By default along the mean effect over patients.
         max_groups, seed
             See :func:`scjepa.pharma.responder_groups`.
+        level
+            Share of measured responses that the intervals should cover, between 0 and 1.
 
         Returns
         -------
-        A row a patient, strongest response first: the patient's column, ``response``, ``size`` (length of the effect),
+        A row a patient, strongest response first: the patient's column, ``response``, ``lower`` and ``upper`` (the interval of
+        what would be measured in a patient who was not treated, by errors in contexts left out; NaN where none could be),
+        ``size`` (length of the effect),
         ``group`` (0 is the weakest; all 0 where there are no groups), ``support`` of a patient in its group over resamples,
         and ``abstain``. ``attrs["biomarkers"]``: genes that tell the groups apart in *untreated* cells (empty without
         groups); ``attrs["stability"]``: what was tried.
@@ -396,29 +397,15 @@ class DrugQuestions(DrugParts):
         if key is None:
             raise ValueError("stratify_patients needs patients: set the model up with patient_key= (or context_key=).")
         data = self._own_or_given(adata)
-        found = self._respond(drug, data, dose=dose, time=time, smiles=smiles)
-        contexts = np.array([q.context for q in found.questions], dtype=object)
-        patients = contexts
-        if key != self._design.context_key:
-            pairs = data.obs[[self._design.context_key, key]].astype(str).drop_duplicates()
-            of = dict(zip(pairs.iloc[:, 0], pairs.iloc[:, 1], strict=True))
-            patients = np.array([of[c] for c in contexts], dtype=object)
-        names = list(dict.fromkeys(patients))
-        if len(names) < 4:
-            raise ValueError(
-                f"{len(names)} patients with vehicle cells ({some(names)}): expected at least four to group."
-            )
-        mean = lambda x: np.stack([x[patients == name].mean(0) for name in names])
-        effects, untreated = mean(found.effects), mean(found.control)
-        along = effects.mean(0) if signature is None else self._signature(signature)
-        response = signature_score(effects, along)
-        groups = responder_groups(response, max_groups=max_groups, seed=seed)
-        out = pd.DataFrame({key: names, "response": response, "size": effect_size(effects)})
-        out["group"], out["support"] = groups.labels, groups.support
-        doubt = np.zeros(len(patients)) if found.trust is None else found.trust.abstain.astype(float)
-        out["abstain"] = [bool(doubt[patients == name].mean() > 0.5) for name in names]
-        out = out.sort_values("response", ascending=False, ignore_index=True)
-        told = pd.DataFrame(untreated, columns=self.var_names)
-        out.attrs["biomarkers"] = biomarkers(told, groups.labels) if groups.n_groups > 1 else pd.DataFrame()
-        out.attrs["stability"] = groups.table
-        return out
+        return stratified(
+            self._respond(drug, data, dose=dose, time=time, smiles=smiles),
+            data,
+            self.anchor_,
+            key=key,
+            context_key=self._design.context_key,
+            genes=self.var_names,
+            signature=None if signature is None else self._signature(signature),
+            max_groups=max_groups,
+            level=level,
+            seed=seed,
+        )

@@ -11,7 +11,9 @@ import pandas as pd
 from scjepa._checks import some
 from scjepa._types import FloatArray
 from scjepa.baselines._base import SelfJudging, table_from_state, table_state
+from scjepa.baselines._kernel_effect import KernelEffect
 from scjepa.baselines._threads import on_one_thread
+from scjepa.baselines.drugs._few import FewContexts
 from scjepa.baselines.drugs._judging import LEAST_ROWS, Judge, coordinates, row_noise
 from scjepa.baselines.drugs._questions import CLASSES, NEW_CONTEXT, classify, left_with
 from scjepa.baselines.drugs._rows import AXES, Rows, canonical_order, finite, nothing_done
@@ -64,6 +66,9 @@ class DrugEffect(SelfJudging):
     ``unseen context`` neither drug nor context was seen                           drugs in contexts
     ================== =========================================================== ==================================
 
+    *Few contexts.* Three to eight contexts of up to three drugs tell little when one is left out: for new ones see
+    :class:`scjepa.baselines.drugs._few.FewContexts`, which keeps the size that transfer shows.
+
     Later rows of the table take precedence over earlier ones except that the classes of dose and time are of single drugs
     in contexts where they were given. Where a class can't be left out, the nearest one's weights count, or fixed ones.
 
@@ -115,6 +120,8 @@ class DrugEffect(SelfJudging):
     """
 
     name: ClassVar[str] = "drug anchor"
+    _few: FewContexts | None
+    _judge: Judge
 
     def __init__(
         self,
@@ -146,6 +153,12 @@ class DrugEffect(SelfJudging):
         self._prepare()
         self.kernels_: list[list[Any]] = [[spec, weight] for spec, weight in self._judge.choose()]
         self.picks_ = self._judge.picks(self._classes())
+        self._few = FewContexts.of(table.rows(self._active))
+        if self._few is not None:
+            left = self._few.left_out()
+            judged = np.isfinite(left).all(1)
+            wrong = (left - np.asarray(table.effects)[self._active])[judged]
+            self.picks_["context"] |= {"few": self._few.state(), "error": float(np.sqrt((wrong**2).mean(1)).mean())}
         return self
 
     def also(
@@ -166,7 +179,7 @@ class DrugEffect(SelfJudging):
         new.structure = self.structure.joined(Structure.of(similarity, features))
         if hasattr(self, "picks_"):
             new._prepare()
-            new._judge.mixture = self._judge.mixture
+            new._judge.mixture, new._few = self._judge.mixture, self._few
         return new
 
     @on_one_thread
@@ -192,6 +205,9 @@ class DrugEffect(SelfJudging):
             for cls in dict.fromkeys(classes[index]):
                 here = classes[index] == cls
                 out[index[here]] = self._mixed({k: v[here] for k, v in predicted.items()}, cls) @ self._axes.T
+            new = index[classes[index] == "context"]
+            if self._few is not None and len(new):
+                out[new] = _filled(self._few.effects(query.rows(new)), out[new])
         return out
 
     def classes(self, query: ConditionTable) -> np.ndarray:
@@ -245,6 +261,10 @@ class DrugEffect(SelfJudging):
             here = own[index] == c
             rows = self._active[index[here]]
             out[rows] = self._mixed({k: v[here] for k, v in predicted.items()}, c) @ self._axes.T
+            if c == "context" and self._few is not None:
+                at = np.full(len(out), -1)
+                at[self._active] = np.arange(len(self._active))
+                out[rows] = _filled(self._few.left_out()[at[rows]], out[rows])
         return out
 
     @on_one_thread
@@ -349,6 +369,11 @@ class DrugEffect(SelfJudging):
             new.kernels_ = [[dict(spec), float(weight)] for spec, weight in state["kernels"]]
             new._judge.mixture = [(spec, weight) for spec, weight in new.kernels_]
             new.picks_ = {c: dict(pick) for c, pick in state["picks"].items()}
+            few = new.picks_.get("context", {}).get("few")
+            if few is not None:
+                table = new.table_.rows(new._active)
+                kernel = KernelEffect.from_state({**few["kernel"], "table": table_state(table)})
+                new._few = FewContexts(table, kernel, few["choice"])
         return new
 
     # ---------------------------------------------------------------- how it is done
@@ -370,6 +395,7 @@ class DrugEffect(SelfJudging):
         values, self._axes = coordinates(effects)
         noise = row_noise(table.rows(active), self._rows, values)
         cells = table.variance is not None and len(table.n_cells) > 0
+        self._few = None
         self._judge = Judge(self._rows, values, noise, self.structure, width=effects.shape[1], cells=cells)
 
     def _fitted(self, query: ConditionTable) -> ConditionTable:
@@ -406,3 +432,9 @@ class DrugEffect(SelfJudging):
         """Return the weighted prediction of a class."""
         weights = self.picks_[cls]["weights"]
         return np.asarray(sum(weight * predicted[name] for name, weight in weights.items()))
+
+
+def _filled(effects: FloatArray, otherwise: FloatArray) -> FloatArray:
+    """Return ``effects``, and other ones for rows without."""
+    able = np.asarray(np.isfinite(effects).all(1))
+    return np.where(able[:, None], effects, otherwise)

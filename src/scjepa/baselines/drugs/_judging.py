@@ -140,7 +140,7 @@ class Judge:
         if len(index) < LEAST_ROWS or len(np.unique(unit)) < LEAST_UNITS:
             rule = "nearest" if self.rows.axes else "mean per drug"
             fixed = dict(UNJUDGED.get(cls, {PROCESS: 0.5, rule: 0.5}))
-            if cls == "context" and not self.cells:
+            if cls == "context" and not self.cells and len(np.unique(self.rows.contexts)) < 2:
                 fixed = {**FROM_ONE_PROFILE, rule: 0.3}
             return {
                 "weights": fixed,

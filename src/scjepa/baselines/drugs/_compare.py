@@ -71,8 +71,8 @@ class Compared:
         """
         known = self.known
         if known.kind == "real":
-            dense = _dense(molecules)
-            return nearness((dense - known.center) / known.spread, (known.values - known.center) / known.spread, known.unit)
+            scaled = lambda x: (x - known.center) / known.spread  # type: ignore[operator]
+            return nearness(scaled(_dense(molecules)), scaled(known.values), known.unit)
         if not len(self.levels):
             return tanimoto(_dense(molecules), known.values)
         x = rows_of(molecules)
@@ -119,7 +119,11 @@ def rows_of(molecules: Any) -> sp.csr_array:
     starts = np.searchsorted(at, np.arange(dense.shape[0] + 1) * dense.shape[1])
     data = dense.ravel()[at]
     return sp.csr_array(
-        (data.astype(np.uint8) if data.dtype == bool else data, (at % dense.shape[1]).astype(np.int32), starts.astype(np.int32)),
+        (
+            data.astype(np.uint8) if data.dtype == bool else data,
+            (at % dense.shape[1]).astype(np.int32),
+            starts.astype(np.int32),
+        ),
         shape=dense.shape,
     )
 

@@ -350,11 +350,13 @@ class DrugEffect(SelfJudging):
         known = self._rows.drugs
         if any(value is not None and value <= 0 for value in (dose, time)):
             return nothing_to_screen(self.structure, known, genes)
-        log = lambda value: None if value is None else np.log10(of(value))
+        log = lambda value: None if value is None else np.log10(np.array([value], dtype=float))
         place = Rows(known, np.zeros((1, len(known))), np.array([str(context)]), log(dose), log(time))
         one = replace(place, drugs=(*known, "a molecule"), design=np.eye(1, len(known) + 1, len(known)))
         cls = str(classify(self._rows, one)[0])
-        return screener(self._judge.experts(), self.structure, lambda said: self._mixed(said, cls), place, cls, self._axes)
+        return screener(
+            self._judge.experts(), self.structure, lambda said: self._mixed(said, cls), place, cls, self._axes
+        )
 
     def rows_like(self, cls: str, *, combinations: bool, usable: np.ndarray) -> np.ndarray:
         """Return the rows whose left-out predictions are like questions of a class, boolean ``(n,)``."""

@@ -193,9 +193,15 @@ def screener(
     able = [name for name, part in structure.parts.items() if part.kind != "similarity"]
     kernels = tuple(name for name in structure.kernels if name in able or name == ALL)
     described = [structure.names if k == ALL else set(structure.parts[k].names) for k in kernels]
-    probes = [(k, j, v) for k, who in zip(kernels, described, strict=True) for j, n in enumerate(names) if n in who for v in (1.0, 0.5)]
+    probes = [
+        (k, j, v)
+        for k, who in zip(kernels, described, strict=True)
+        for j, n in enumerate(names)
+        if n in who
+        for v in (1.0, 0.5)
+    ]
 
-    def ask(given: dict[str, FloatArray], m: int) -> FloatArray:
+    def ask(given: Mapping[str, FloatArray], m: int) -> FloatArray:
         """Return what is said of molecules of given similarities, in coordinates."""
         like = Alike(structure.parts, given, m)
         told = replace(
@@ -231,7 +237,10 @@ def screener(
     together = np.vstack(weights) if weights else np.zeros((0, len(constant)))
 
     rng = np.random.default_rng(0)
-    tried = {k: rng.random((2, len(names))) * np.array([n in who for n in names]) for k, who in zip(kernels, described, strict=True)}
+    tried = {
+        k: rng.random((2, len(names))) * np.array([n in who for n in names])
+        for k, who in zip(kernels, described, strict=True)
+    }
     if terms:
         told = np.hstack([_part(tried, t, 2) for t in terms]) @ together + constant
         missed = float(np.abs(ask(tried, 2) - told).max())
@@ -256,9 +265,7 @@ def nothing_to_screen(structure: Structure, names: tuple[str, ...], n_genes: int
     return Screener("single", names, np.zeros(n_genes), (), np.zeros((0, 0)), none, *_described(structure, names))
 
 
-def _described(
-    structure: Structure, names: tuple[str, ...]
-) -> tuple[dict[str, Compared], dict[str, np.ndarray], int]:
+def _described(structure: Structure, names: tuple[str, ...]) -> tuple[dict[str, Compared], dict[str, np.ndarray], int]:
     """Return descriptions of drugs of training that others can be compared with, whose they are, and how many there are."""
     at = {name: i for i, name in enumerate(names)}
     compared, places = {}, {}
@@ -279,4 +286,3 @@ def _part(similarities: Mapping[str, FloatArray], term: Term, m: int) -> FloatAr
     values = similarities[term.kernel]
     values = values if len(term.drugs) == values.shape[1] else values[:, term.drugs]
     return values * values if term.power == 2 else values
-

@@ -1,0 +1,148 @@
+"""Scores of predicted effects of many molecules on the same cells, mostly without writing down the effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from scjepa._types import FloatArray
+from scjepa.baselines.drugs import Screener
+from scjepa.pharma import effect_size, reversal, target_progress
+
+ROWS = 512
+"""Molecules whose effects are looked at together: what they need stays in the processor's cache."""
+LOST = 1e-6
+"""Where bounds leave less than this share of a squared length, it is computed anew and not by difference."""
+
+
+class Aim:
+    """What makes an effect good.
+
+    Parameters
+    ----------
+    start
+        ``(genes,)`` mean of the cells to be treated.
+    signature
+        ``(genes,)`` to be reversed, or None.
+    target
+        ``(genes,)`` mean to be reached, or None.
+    score
+        How a signature is compared (:func:`scjepa.pharma.reversal`), or a function of effects.
+
+    Raises
+    ------
+    ValueError
+        For a signature of zeros, or a target that is the start.
+    """
+
+    def __init__(
+        self,
+        start: FloatArray,
+        signature: FloatArray | None = None,
+        target: FloatArray | None = None,
+        score: str | Callable[[FloatArray], Any] = "cosine",
+    ) -> None:
+        self.start, self.signature, self.target, self.score = start, signature, target, score
+        self.along: FloatArray = np.zeros_like(start)
+        self.kind = "other"
+        if callable(score):
+            return
+        self.kind = "size" if signature is None and target is None else "other"
+        if signature is not None:
+            self(np.ones((1, len(start))))  # refuses what can't be compared with
+            if score == "cosine":
+                self.kind, self.along = "cosine", signature / np.linalg.norm(signature)
+        elif target is not None:
+            self(np.zeros((1, len(start))))
+            self.kind, self.along = "target", target - start
+
+    def __call__(self, effects: FloatArray) -> FloatArray:
+        """Return scores ``(m,)`` of effects ``(m, genes)``, the higher the better."""
+        if callable(self.score):
+            return np.asarray(self.score(effects), dtype=float)
+        if self.signature is not None:
+            return reversal(self.signature, effects, self.score)  # type: ignore[arg-type]
+        if self.target is not None:
+            return np.asarray(target_progress(self.start + effects, self.target, self.start))
+        return np.asarray(effect_size(effects))
+
+    def of(self, square: FloatArray, dot: FloatArray) -> FloatArray:
+        """Return the scores of effects by their squared lengths and their products with ``along``; not of kind other."""
+        if self.kind == "size":
+            return np.sqrt(square)
+        if self.kind == "cosine":
+            return -np.divide(dot, np.sqrt(square), out=np.zeros_like(dot), where=square > 0) + 0.0
+        way = float(self.along @ self.along)
+        return 1 - np.sqrt(np.maximum(square - 2 * dot + way, 0) / way)
+
+
+class Scorer:
+    """Scores molecules by their features.
+
+    Effects are bounded as those of :meth:`scjepa.DrugJEPA.predict_effect`: means stay between zero and ``most``. They are
+    written down for genes where a bound may be met by some molecule (which the lengths of their coordinates tell); the
+    others add to the score by coordinates alone, whose axes are orthonormal.
+
+    Parameters
+    ----------
+    screener
+        What predicts effects.
+    aim
+        What they are scored by.
+    most
+        ``(genes,)`` largest mean.
+    described
+        Name of the description that features are of.
+    """
+
+    def __init__(self, screener: Screener, aim: Aim, most: FloatArray, described: str) -> None:
+        self.screener, self.aim, self.most, self.described = screener, aim, most, described
+        base, axes = screener.constant, screener.axes
+        self.shift = axes.T @ base
+        self.rest = base - axes @ self.shift
+        self.length = np.linalg.norm(axes, axis=1)
+        self.along = axes.T @ aim.along
+
+    def __call__(self, features: Any) -> Mapping[str, Any]:
+        """Return ``score``, ``similarity`` and ``nearest_drug`` of molecules ``(m, features)``."""
+        alike = self.screener.similarities({self.described: features})
+        similarity, nearest = self.screener.nearest(alike)
+        y = self.screener.coordinates(alike)
+        parts = [self._scores(y[i : i + ROWS]) for i in range(0, len(y), ROWS)]
+        scores = np.concatenate(parts) if parts else np.zeros(0)
+        return {"score": scores, "similarity": similarity, "nearest_drug": nearest}
+
+    def effects(self, y: FloatArray, genes: Any = slice(None)) -> tuple[FloatArray, FloatArray]:
+        """Return effects ``(m, genes)`` by their coordinates, unbounded and bounded."""
+        free = self.screener.constant[genes] + y @ self.screener.axes[genes].T
+        start = self.aim.start[genes]
+        return free, np.clip(start + free, 0, self.most[genes]) - start
+
+    def _scores(self, y: FloatArray) -> FloatArray:
+        aim = self.aim
+        if aim.kind == "other":
+            return aim(self.effects(y)[1])
+        z = y + self.shift
+        square = self.rest @ self.rest + np.einsum("ij,ij->i", z, z)
+        dot = self.rest @ aim.along + z @ self.along
+        genes = self._doubtful(y)
+        if len(genes):
+            free, inside = self.effects(y, genes)
+            before = square.copy()
+            square += np.einsum("ij,ij->i", inside - free, inside + free)
+            dot += (inside - free) @ aim.along[genes]
+            lost = np.flatnonzero(square < LOST * before)
+            if len(lost):
+                exact = self.effects(y[lost])[1]
+                square[lost], dot[lost] = (exact**2).sum(1), exact @ aim.along
+        return aim.of(square, dot)
+
+    def _doubtful(self, y: FloatArray) -> np.ndarray:
+        """Return the genes of which some molecule's mean may lie beyond a bound."""
+        middle = y.mean(0)
+        apart = float(np.sqrt(((y - middle) ** 2).sum(1).max(initial=0))) * (1 + 1e-9)
+        at = self.aim.start + self.screener.constant + self.screener.axes @ middle
+        reach = apart * self.length + 1e-12 * np.abs(at)
+        return np.flatnonzero((at - reach < 0) | (at + reach > self.most))

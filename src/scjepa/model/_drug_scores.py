@@ -13,6 +13,8 @@ from scjepa.pharma import effect_size, reversal, target_progress
 
 ROWS = 512
 """Molecules whose effects are looked at together: what they need stays in the processor's cache."""
+HEAD = 16
+"""Coordinates by which most of an effect is told."""
 LOST = 1e-6
 """Where bounds leave less than this share of a squared length, it is computed anew and not by difference."""
 
@@ -102,7 +104,7 @@ class Scorer:
         base, axes = screener.constant, screener.axes
         self.shift = axes.T @ base
         self.rest = base - axes @ self.shift
-        self.length = np.linalg.norm(axes, axis=1)
+        self.length, self.length_of_rest = np.linalg.norm(axes, axis=1), np.linalg.norm(axes[:, HEAD:], axis=1)
         self.along = axes.T @ aim.along
 
     def __call__(self, features: Any) -> Mapping[str, Any]:
@@ -140,9 +142,23 @@ class Scorer:
         return aim.of(square, dot)
 
     def _doubtful(self, y: FloatArray) -> np.ndarray:
-        """Return the genes of which some molecule's mean may lie beyond a bound."""
+        """Return the genes of which some molecule's mean may lie beyond a bound; others surely don't."""
         middle = y.mean(0)
-        apart = float(np.sqrt(((y - middle) ** 2).sum(1).max(initial=0))) * (1 + 1e-9)
-        at = self.aim.start + self.screener.constant + self.screener.axes @ middle
-        reach = apart * self.length + 1e-12 * np.abs(at)
-        return np.flatnonzero((at - reach < 0) | (at + reach > self.most))
+        y, axes = y - middle, self.screener.axes
+        at = self.aim.start + self.screener.constant + axes @ middle
+        least, most = (
+            1e-9 * np.abs(at) - at,
+            self.most - at - 1e-9 * np.abs(at),
+        )  # how far a mean may move, but for rounding
+        reach = _longest(y) * self.length
+        genes = np.flatnonzero((-reach < least) | (reach > most))
+        if len(genes) and y.shape[1] > HEAD:  # what the first coordinates say exactly, what the others may add at most
+            first = y[:, :HEAD] @ axes[genes, :HEAD].T
+            reach = _longest(y[:, HEAD:]) * self.length_of_rest[genes]
+            genes = genes[(first.min(0) - reach < least[genes]) | (first.max(0) + reach > most[genes])]
+        return genes
+
+
+def _longest(y: FloatArray) -> float:
+    """Return the length of the longest row."""
+    return float(np.sqrt(np.einsum("ij,ij->i", y, y).max(initial=0)))

@@ -25,7 +25,7 @@ class Compared:
 
     Tanimoto similarity of counts needs :math:`\sum_k \min(x_k, y_k)`. With :math:`0 = t_0 < t_1 < \dots` the values that
     occur among the drugs, :math:`\min(x, y) = \sum_l \min(\max(x - t_{l-1}, 0), t_l - t_{l-1})\, [y \ge t_l]`: a matrix
-    product for every level, exact whatever the values of the molecules, and of few entries at high levels.
+    product, exact whatever the values of the molecules, and of few entries at high levels.
 
     Attributes
     ----------
@@ -34,28 +34,30 @@ class Compared:
     levels
         Their distinct values above zero, ascending; empty where they are too many, or for other kinds of description.
     reach
-        ``(features, drugs)`` indicators of :math:`y \ge t_l`, one a level, in single precision where that is exact.
+        ``(levels x features, drugs)`` indicators of :math:`y \ge t_l`, in single precision where that is exact.
+    used
+        ``(levels, features)`` whether any drug reaches a level.
     size
         ``(drugs,)`` sums of values.
     """
 
     known: Description
     levels: FloatArray
-    reach: tuple[np.ndarray, ...]
+    reach: np.ndarray
+    used: np.ndarray
     size: FloatArray
 
     @classmethod
     def of(cls, known: Description) -> Compared:
         """Make a description ready."""
-        values = known.values
-        if known.kind != "counts":
-            return cls(known, np.zeros(0), (), np.zeros(len(values)))
-        levels = np.unique(values[values > 0])
-        if len(levels) > MANY:
-            return cls(known, np.zeros(0), (), values.sum(1))
-        whole = bool((levels == np.floor(levels)).all()) and float(values.sum(1).max(initial=0)) < EXACT
-        kind = np.float32 if whole else np.float64
-        return cls(known, levels, tuple((values.T >= t).astype(kind) for t in levels), values.sum(1))
+        values, none = known.values, np.zeros(0)
+        levels = np.unique(values[values > 0]) if known.kind == "counts" else none
+        if not len(levels) or len(levels) > MANY:
+            return cls(known, none, none, none, values.sum(1))
+        whole = bool((levels == np.floor(levels)).all()) and float(values.sum(1).max()) < EXACT
+        reach = values.T >= levels[:, None, None]
+        table = reach.reshape(-1, len(values)).astype(np.float32 if whole else np.float64)
+        return cls(known, levels, table, reach.any(2), values.sum(1))
 
     def to(self, molecules: Any) -> FloatArray:
         """Return the similarity of molecules ``(m, features)``, dense or sparse, to the drugs, ``(m, drugs)``.
@@ -74,33 +76,37 @@ class Compared:
             scaled = lambda x: (x - known.center) / known.spread  # type: ignore[operator]
             return nearness(scaled(_dense(molecules)), scaled(known.values), known.unit)
         if not len(self.levels):
-            return tanimoto(_dense(molecules), known.values)
+            return tanimoto(_dense(molecules), known.values)  # no counts, but numbers of all sizes
         x = rows_of(molecules)
         shared = self._shared(x)
-        size = np.asarray(x.sum(1), dtype=np.float64).ravel()
-        most = size[:, None] + self.size - shared
-        return np.divide(shared, most, out=np.zeros_like(shared), where=most > 0)
+        most = np.add.outer(np.asarray(x.sum(1), dtype=np.float64).ravel(), self.size)
+        most -= shared
+        most[most <= 0] = 1.0  # nothing shared either
+        shared /= most
+        return shared
 
     def _shared(self, x: sp.csr_array) -> FloatArray:
-        """Return sums of minima ``(m, drugs)``."""
-        kind = self.reach[0].dtype
-        data = x.data
+        """Return sums of minima ``(m, drugs)``, all levels in one product."""
+        kind, data = self.reach.dtype, x.data
         if kind == np.float32 and data.dtype.kind == "f" and not (data == np.floor(data)).all():
             kind = np.dtype(np.float64)
-        data, m, below = data.astype(kind), x.shape[0], 0.0
-        full = len(data) * SPARSE > m * x.shape[1]
-        out: FloatArray = np.zeros((m, len(self.size)))
-        indices, starts = x.indices, x.indptr
-        for level, reach in zip(self.levels, self.reach, strict=True):
-            part = sp.csr_array((np.minimum(data, kind.type(level)) - kind.type(below), indices, starts), shape=x.shape)
-            table = reach.astype(kind, copy=False)
-            out += part.toarray() @ table if full else part @ table
-            over = data > level
-            if not over.any():
+        table = self.reach.astype(kind, copy=False)
+        if len(data) * SPARSE > x.shape[0] * x.shape[1] and len(self.levels) == 1:
+            return np.asarray(np.minimum(x.toarray().astype(kind), kind.type(self.levels[0])) @ table, dtype=np.float64)
+        row = np.repeat(np.arange(x.shape[0], dtype=np.int32), np.diff(x.indptr))
+        column, value, below = x.indices, data.astype(kind), 0.0
+        rows, columns, values = [], [], []
+        for i, level in enumerate(self.levels.tolist()):
+            used = self.used[i][column]
+            rows.append(row[used])
+            columns.append(column[used].astype(np.int64) + i * x.shape[1])
+            values.append(np.minimum(value[used], kind.type(level)) - kind.type(below))
+            over = value > level
+            if i + 1 == len(self.levels) or not over.any():
                 break
-            starts = np.concatenate([[0], np.cumsum(over)])[starts].astype(starts.dtype)
-            data, indices, below, full = data[over], indices[over], float(level), False
-        return out
+            row, column, value, below = row[over], column[over], value[over], level
+        entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
+        return np.asarray(sp.coo_array(entries, shape=(x.shape[0], len(table))) @ table, dtype=np.float64)
 
 
 def rows_of(molecules: Any) -> sp.csr_array:

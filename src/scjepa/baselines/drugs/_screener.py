@@ -17,6 +17,8 @@ from scjepa.baselines.drugs._structure import ALL, Structure
 
 PROBES = 512
 """Questions asked at a time while a screener is made."""
+TURNED = 2000
+"""With more parts and axes than this, axes stay as they are: turning them takes longer than it saves."""
 SAME = 1e-9
 """How far, of the largest prediction, a probe may miss what the screener says of it."""
 
@@ -115,8 +117,12 @@ class Screener:
         check(molecules, self.compared)
         out: dict[str, FloatArray] = {}
         for name, values in molecules.items():
-            out[name] = np.zeros((values.shape[0], len(self.names)))
-            out[name][:, self.places[name]] = self.compared[name].to(values)
+            alike, at = self.compared[name].to(values), self.places[name]
+            if not np.array_equal(at, np.arange(len(self.names))):  # some drugs are not described
+                whole = np.zeros((len(alike), len(self.names)))
+                whole[:, at] = alike
+                alike = whole
+            out[name] = alike
         if self.n_parts > 1:
             out[ALL] = np.asarray(sum(out.values()) / self.n_parts)
         return out
@@ -251,9 +257,11 @@ def screener(
                 "the largest value): a prediction was added that a screener can't follow."
             )
     base = axes @ constant
-    if len(together) and len(together) < together.shape[1]:  # fewer numbers a molecule than axes
-        turn, upper = np.linalg.qr(together.T)
-        together, axes = upper.T, axes @ turn
+    if (
+        len(together) and min(together.shape) <= TURNED
+    ):  # fewer numbers a molecule than axes, the ones that matter first
+        left, size, turn = np.linalg.svd(together, full_matrices=False)
+        together, axes = left * size, axes @ turn.T
     elif not len(together):
         together, axes = together[:, :0], axes[:, :0]
     return Screener(cls, names, base, tuple(terms), together, axes, *_described(structure, names))

@@ -24,6 +24,8 @@ Library: TypeAlias = (
 )
 
 BLOCK = 4096
+DELAY = 2.0
+"""Seconds before a progress bar is shown."""
 NAMED = 5
 """Molecules that can't be read and are named in the log; of the rest only the number is kept."""
 
@@ -173,7 +175,7 @@ def screen(
     1     2    c    2.0
     """
     best = TopK(top_k, largest=largest)
-    with tqdm(total=total, unit=" drugs", unit_scale=True, delay=2, disable=not enable_progress_bar) as bar:
+    with tqdm(total=total, unit=" drugs", unit_scale=True, delay=DELAY, disable=not enable_progress_bar) as bar:
         for block in blocks:
             found = score(block.values)
             told = dict(found) if isinstance(found, Mapping) else {"score": found}

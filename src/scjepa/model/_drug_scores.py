@@ -15,6 +15,8 @@ ROWS = 512
 """Molecules whose effects are looked at together: what they need stays in the processor's cache."""
 HEAD = 16
 """Coordinates by which most of an effect is told."""
+SINGLE = 1e-5
+"""More than single precision may err by, of the longest product."""
 LOST = 1e-6
 """Where bounds leave less than this share of a squared length, it is computed anew and not by difference."""
 
@@ -105,6 +107,7 @@ class Scorer:
         self.shift = axes.T @ base
         self.rest = base - axes @ self.shift
         self.length, self.length_of_rest = np.linalg.norm(axes, axis=1), np.linalg.norm(axes[:, HEAD:], axis=1)
+        self.head = axes[:, :HEAD].T.astype(np.float32)
         self.along = axes.T @ aim.along
 
     def __call__(self, features: Any) -> Mapping[str, Any]:
@@ -153,8 +156,8 @@ class Scorer:
         reach = _longest(y) * self.length
         genes = np.flatnonzero((-reach < least) | (reach > most))
         if len(genes) and y.shape[1] > HEAD:  # what the first coordinates say exactly, what the others may add at most
-            first = y[:, :HEAD] @ axes[genes, :HEAD].T
-            reach = _longest(y[:, HEAD:]) * self.length_of_rest[genes]
+            first = y[:, :HEAD].astype(np.float32) @ self.head[:, genes]
+            reach = _longest(y[:, HEAD:]) * self.length_of_rest[genes] + SINGLE * reach[genes]
             genes = genes[(first.min(0) - reach < least[genes]) | (first.max(0) + reach > most[genes])]
         return genes
 

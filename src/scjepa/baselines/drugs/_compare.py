@@ -57,7 +57,7 @@ class Compared:
         whole = bool((levels == np.floor(levels)).all()) and float(values.sum(1).max()) < EXACT
         reach = values.T >= levels[:, None, None]
         table = reach.reshape(-1, len(values)).astype(np.float32 if whole else np.float64)
-        return cls(known, levels, table, reach.any(2), values.sum(1))
+        return cls(known, levels, table, np.asarray(reach.any(2)), values.sum(1))
 
     def to(self, molecules: Any) -> FloatArray:
         """Return the similarity of molecules ``(m, features)``, dense or sparse, to the drugs, ``(m, drugs)``.

@@ -257,11 +257,10 @@ def screener(
                 "the largest value): a prediction was added that a screener can't follow."
             )
     base = axes @ constant
-    if (
-        len(together) and min(together.shape) <= TURNED
-    ):  # fewer numbers a molecule than axes, the ones that matter first
-        left, size, turn = np.linalg.svd(together, full_matrices=False)
-        together, axes = left * size, axes @ turn.T
+    if len(together) and min(together.shape) <= TURNED:
+        # no more coordinates than there are parts, and those that matter come first
+        left, spread, turn = np.linalg.svd(together, full_matrices=False)
+        together, axes = left * spread, axes @ turn.T
     elif not len(together):
         together, axes = together[:, :0], axes[:, :0]
     return Screener(cls, names, base, tuple(terms), together, axes, *_described(structure, names))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
-from tqdm.auto import tqdm
+from tqdm.auto import tqdm  # comes with scanpy, lightning and scvi-tools
 
 from scjepa._checks import require_positive_int, some
 from scjepa._types import FloatArray, Matrix

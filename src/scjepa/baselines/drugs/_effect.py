@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from scjepa.baselines.drugs._few import FewContexts
 from scjepa.baselines.drugs._judging import LEAST_ROWS, Judge, coordinates, row_noise
 from scjepa.baselines.drugs._questions import CLASSES, NEW_CONTEXT, classify, left_with
 from scjepa.baselines.drugs._rows import AXES, Rows, canonical_order, finite, nothing_done
+from scjepa.baselines.drugs._screener import Screener, nothing_to_screen, screener
 from scjepa.baselines.drugs._structure import Structure
 from scjepa.baselines.drugs._support import distances, support
 from scjepa.data import ConditionTable
@@ -324,6 +326,58 @@ class DrugEffect(SelfJudging):
         if nothing_done(query).any():
             raise ValueError("there is nothing near to questions without a drug, at dose zero or for no time.")
         return support(self._rows, self._questions(query), self.structure)
+
+    @on_one_thread
+    def screener(self, context: str, *, dose: float | None = None, time: float | None = None) -> Screener:
+        """Return what predicts molecules never given, by the million, in one context at one dose and time.
+
+        Parameters
+        ----------
+        context
+            Seen in training or not.
+        dose, time
+            If the training table has them.
+
+        Returns
+        -------
+        Its ``effects({description: features})`` are those of :meth:`effects` after :meth:`also`.
+
+        Raises
+        ------
+        ValueError
+            Without features of drugs (similarities can't be computed for others), and as :meth:`effects`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> from scjepa.baselines import DrugEffect
+        >>> from scjepa.data import ConditionTable
+        >>> bits = pd.DataFrame(np.random.default_rng(0).integers(0, 2, (8, 20)), index=list("ABCDEFGH"))
+        >>> effects = bits.to_numpy(dtype=float)[:, :5]
+        >>> table = ConditionTable(tuple((n,) for n in bits.index), np.array(["x"] * 8), np.zeros((8, 5)), effects)
+        >>> DrugEffect(features=bits).fit(table).screener("x").effects({"features": np.ones((1000, 20))}).shape
+        (1000, 5)
+        """
+        of = lambda value: None if value is None else np.array([value], dtype=float)
+        genes = self.table_.control.shape[1] if hasattr(self, "picks_") else 0
+        asked = ConditionTable(((),), np.array([context], object), np.zeros((1, genes)), dose=of(dose), time=of(time))
+        self._fitted(asked)
+        if all(part.kind == "similarity" for part in self.structure.parts.values()):
+            raise ValueError(
+                "a screener compares molecules by their features, and this baseline has none of its drugs: make it with "
+                "DrugEffect(features=)."
+            )
+        known = self._rows.drugs
+        if any(value is not None and value <= 0 for value in (dose, time)):
+            return nothing_to_screen(self.structure, known, genes)
+        log = lambda value: None if value is None else np.log10(np.array([value], dtype=float))
+        place = Rows(known, np.zeros((1, len(known))), np.array([str(context)]), log(dose), log(time))
+        one = replace(place, drugs=(*known, "a molecule"), design=np.eye(1, len(known) + 1, len(known)))
+        cls = str(classify(self._rows, one)[0])
+        return screener(
+            self._judge.experts(), self.structure, lambda said: self._mixed(said, cls), place, cls, self._axes
+        )
 
     def rows_like(self, cls: str, *, combinations: bool, usable: np.ndarray) -> np.ndarray:
         """Return the rows whose left-out predictions are like questions of a class, boolean ``(n,)``."""

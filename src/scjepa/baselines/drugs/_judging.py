@@ -10,7 +10,7 @@ import numpy as np
 from scjepa._types import FloatArray
 from scjepa.baselines._noise import Fold, effect_noise, misfit
 from scjepa.baselines.drugs._experts import PROCESS, WITHOUT, Experts
-from scjepa.baselines.drugs._guard import weigh
+from scjepa.baselines.drugs._guard import weigh, weigh_cautiously
 from scjepa.baselines.drugs._kernels import Spec, described
 from scjepa.baselines.drugs._questions import folds, units
 from scjepa.baselines.drugs._rows import Rows
@@ -41,6 +41,8 @@ NEAREST_OF_KIN = {
 """Whose weights a class takes when it can't be judged itself."""
 
 
+NULL = {"unseen": ("mean per context", "mean"), "unseen context": ("mean",)}
+"""What is predicted of molecules never given unless something is surely better: the first of these that there is."""
 FROM_ONE_PROFILE = {"no change": 0.3, "mean": 0.4}
 """Beside three tenths of each drug's effect, for new contexts after training in one by profiles: drugs can't be told from the
 context's chance, and effects in full are a quarter worse than the mean on OP3 (benchmarks/README.md)."""
@@ -157,7 +159,11 @@ class Judge:
                 names.append(name)
         wrong = np.stack([predicted[name] - self.values[index] for name in names], 1)
         plain = [name for name in names if name not in (PROCESS, WITHOUT)]
-        found = weigh(wrong @ wrong.transpose(0, 2, 1), names, plain, unit, self.width)
+        products = wrong @ wrong.transpose(0, 2, 1)
+        if cls in NULL:
+            found = weigh_cautiously(products, names, plain, unit, self.width, NULL[cls])
+        else:
+            found = weigh(products, names, plain, unit, self.width)
         return {**found._asdict(), "kernels": kernels, "basis": "left out", "n": len(index)}
 
 

@@ -12,7 +12,7 @@ from scjepa._types import FloatArray
 
 ROUNDS = 30
 LEAST_WEIGHT = 0.01
-RISK = 2.0
+RISK = 1.5
 """Standard errors by which weights must win, in a part that was not looked at, before they leave the null prediction."""
 PART = 0.25
 """Such a part is so many of the units that judge: a fifth of all units, as in five folds."""
@@ -104,7 +104,13 @@ def weigh(products: FloatArray, names: Sequence[str], plain: Sequence[str], unit
 
 
 def weigh_cautiously(
-    products: FloatArray, names: Sequence[str], plain: Sequence[str], units: np.ndarray, width: int, null: Sequence[str]
+    products: FloatArray,
+    names: Sequence[str],
+    plain: Sequence[str],
+    units: np.ndarray,
+    width: int,
+    null: Sequence[str],
+    never: Sequence[str] = (),
 ) -> Verdict:
     r"""Weigh predictions so that they are no worse than a null prediction, also in a small part of what will be asked.
 
@@ -125,6 +131,8 @@ def weigh_cautiously(
         As in :func:`weigh`.
     null
         Names of null predictions; the first one that is there counts.
+    never
+        Names of predictions that get no weight, only their error is told.
 
     Returns
     -------
@@ -164,14 +172,16 @@ def weigh_cautiously(
         steeper = 2 * (above @ slope - above.sum() * slope.mean(0)) / (n - 1) / spread
         return float(lost.mean() + unsure * spread), slope.mean(0) + unsure * steeper
 
-    stacked = _stacked(products)[0]
+    able = np.flatnonzero([name not in never or i == best for i, name in enumerate(names)])
+    stacked: FloatArray = np.zeros(len(names))
+    stacked[able] = _stacked(products[np.ix_(np.arange(len(products)), able, able)])[0]
     first = min((start, (start + stacked) / 2, stacked), key=lambda w: bound(w)[0])
     found = scipy.optimize.minimize(
         bound,
         0.98 * first + 0.02 * start,
         jac=True,
         method="SLSQP",
-        bounds=[(0.0, 1.0)] * len(names),
+        bounds=[(0.0, float(i in able)) for i in range(len(names))],
         constraints=[{"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(len(w))}],
         options={"maxiter": 100, "ftol": 1e-7},
     )

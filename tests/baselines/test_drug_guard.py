@@ -8,6 +8,7 @@ from tests.baselines.test_drug_effect import activity, asked, library, rmse, spl
 
 from scjepa.baselines import DrugEffect
 from scjepa.baselines.drugs._guard import weigh, weigh_cautiously
+from scjepa.data import ConditionTable
 
 NAMES = ["no change", "mean", "ridge"]
 
@@ -95,3 +96,24 @@ def test_structure_that_tells_is_still_believed_in_a_small_set() -> None:
     true, y, where = table.effects[test], table.effects[train], table.contexts[train]
     mean = np.array([y[where == c].mean(0) for c in table.contexts[test]])
     assert rmse(model.effects(asked(table, test)), true) < 0.8 * rmse(mean, true)
+
+
+@pytest.mark.parametrize("noise", [0.05, 1.0])
+def test_the_ends_of_one_drugs_curve_are_no_worse_than_mean_and_nearest_dose(noise: float) -> None:
+    """One drug from cells, where nothing can be left out: clean and steep, the nearest dose is right; noisy, the mean is."""
+    dose, n = np.array([0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0]), np.full(7, 50)
+    lost: list[list[float]] = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        size = dose / (dose + 5.0) if noise < 0.5 else np.ones(7)
+        y = np.outer(size, 0.3 * rng.normal(size=40)) + noise * rng.normal(size=(7, 40)) / np.sqrt(10)
+        variance = np.full(40, noise**2 * 5)  # of a mean of 50 cells: a tenth of the squared noise
+        table = ConditionTable(
+            (("A",),) * 7, np.array(["x"] * 7), np.zeros_like(y), y, n, dose=dose, variance=variance, n_controls=n * 20
+        )
+        for out, near in ((0, 1), (6, 5)):
+            train = np.setdiff1d(np.arange(7), [out])
+            said = DrugEffect().fit(table.rows(train)).effects(asked(table, np.array([out])))
+            lost.append([rmse(p, table.effects[[out]]) for p in (said, y[[near]], y[train].mean(0)[None])])
+    mine, nearest, mean = np.mean(lost, axis=0)
+    assert mine <= 1.02 * min(nearest, mean)

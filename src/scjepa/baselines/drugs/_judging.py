@@ -30,6 +30,9 @@ UNJUDGED = {
 }
 """Weights where nothing can be left out: half the process and half the rule that fits; elsewhere that is the nearest dose
 and time of each drug, or its mean."""
+ENDS = ("dose above", "dose below", "time beyond")
+"""Here the process alone predicts if nothing can be left out (one drug, say) and cells tell how noisy rows are: it knows that,
+and a copy of the nearest row has all of the row's noise."""
 NEAREST_OF_KIN = {
     "unseen context": ("unseen",),
     "dose": ("dose above", "dose below", "single"),
@@ -146,10 +149,12 @@ class Judge:
             fixed = dict(UNJUDGED.get(cls, {PROCESS: 0.5, rule: 0.5}))
             if cls == "context" and not self.cells:
                 fixed = {**FROM_ONE_PROFILE, rule: 0.3}
+            elif cls in ENDS and self.cells:
+                fixed = {PROCESS: 1.0}
             return {
                 "weights": fixed,
                 "error": float("nan"),
-                "plain": next(name for name in reversed(fixed) if name != PROCESS),
+                "plain": next((name for name in reversed(fixed) if name != PROCESS), rule),
                 "errors": {},
                 "follow": 0.0,
                 "kernels": kernels,

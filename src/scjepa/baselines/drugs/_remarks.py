@@ -33,7 +33,8 @@ def remarks(rows: Rows, query: Rows, table: ConditionTable, found: pd.DataFrame)
     to be said) and ``remark`` (sentences joined by ``"; "``).
     """
     out = found[["class", "nearest_drug", "similarity"]].reset_index(drop=True)
-    words, said = np.full(len(out), "", dtype=object), [[] for _ in range(len(out))]
+    words = np.full(len(out), "", dtype=object)
+    said: list[list[str]] = [[] for _ in range(len(out))]
     for axis in query.axes:
         values = np.asarray(getattr(table, axis), dtype=float)
         for i, (low, high) in enumerate(_ranges(rows, query, axis)):
@@ -44,7 +45,7 @@ def remarks(rows: Rows, query: Rows, table: ConditionTable, found: pd.DataFrame)
                 end, place = (low, "below the lowest") if below else (high, "above the highest")
                 said[i].append(f"{axis} {values[i]:.4g} is {place} measured, {10**end:.4g}")
     new = out["class"].str.startswith("unseen").to_numpy(dtype=bool)
-    for i in np.flatnonzero(new & (out["similarity"].to_numpy(dtype=float) < INFORMATIVE)):
+    for i in map(int, np.flatnonzero(new & (out["similarity"].to_numpy(dtype=float) < INFORMATIVE))):
         words[i] = UNINFORMATIVE
         said[i].insert(
             0, f"mean response, structure uninformative (no training molecule is more alike than {INFORMATIVE})"

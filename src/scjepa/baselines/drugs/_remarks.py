@@ -9,7 +9,7 @@ from scjepa.baselines.drugs._rows import AXES, SAME_LEVEL, Rows
 from scjepa.data import ConditionTable
 
 INFORMATIVE = 0.35
-"""Structures less alike than this to all of training tell next to nothing: on OP3 they take .1 % off the error of the mean
+"""Structures less alike than this to all of training tell next to nothing: on OP3 they take .2 % off the error of the mean
 response, those from .35 to .4 half a per cent, those above .4 one and a half (benchmarks/README.md)."""
 UNINFORMATIVE, BEYOND = "structure uninformative", "beyond"
 """Words of ``support``: the first, or ``"dose beyond"`` and ``"time beyond"``."""

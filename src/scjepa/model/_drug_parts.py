@@ -89,7 +89,7 @@ class DrugParts(ConditionModel):
                 "make it with anchor='drug' (the default)."
             )
         held = self.anchors_, self.intervals_
-        more = Structures(new, kind=self.structures_.kind)
+        more = self.structures_.of(new)
         self.anchors_ = held[0].told(lambda anchor: anchor.also(features=more.tables()))
         self.intervals_ = Intervals.from_state(held[1].state(), self.anchors_)
         try:

@@ -207,9 +207,8 @@ class DrugScreens(DrugParts):
         table = known[described]
         if isinstance(library, pd.DataFrame) and set(table.columns) <= set(library.columns):
             library = library[list(table.columns)]
-        kind: Any = self.structures_.kind
         size = table.shape[1] if described == PRINTS else 8
-        blocks = library_blocks(library, block_size=batch_size, kind=kind, size=size, counts=True)
+        blocks = library_blocks(library, block_size=batch_size, **{**self.structures_.print_, "size": size})
         counted = described == PRINTS and table.to_numpy().max() > 1 and not _smiles(library)
         return _split(_warned(blocks) if counted else blocks, batch_size), described
 

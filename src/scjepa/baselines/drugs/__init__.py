@@ -2,5 +2,6 @@
 
 from scjepa.baselines.drugs._effect import DrugEffect
 from scjepa.baselines.drugs._screener import Screener
+from scjepa.baselines.drugs._simple import MeanPerContext, MeanPerDrug, NearestDose, TanimotoKNN, TanimotoRidge
 
-__all__ = ["DrugEffect", "Screener"]
+__all__ = ["DrugEffect", "MeanPerContext", "MeanPerDrug", "NearestDose", "Screener", "TanimotoKNN", "TanimotoRidge"]

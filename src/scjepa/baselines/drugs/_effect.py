@@ -17,6 +17,7 @@ from scjepa.baselines._threads import on_one_thread
 from scjepa.baselines.drugs._few import FewContexts
 from scjepa.baselines.drugs._judging import LEAST_ROWS, Judge, coordinates, row_noise
 from scjepa.baselines.drugs._questions import CLASSES, NEW_CONTEXT, classify, left_with
+from scjepa.baselines.drugs._remarks import remarks, silent
 from scjepa.baselines.drugs._rows import AXES, Rows, canonical_order, finite, nothing_done
 from scjepa.baselines.drugs._screener import Screener, nothing_to_screen, screener
 from scjepa.baselines.drugs._structure import Structure
@@ -48,7 +49,8 @@ class DrugEffect(SelfJudging):
     *Guard.* Evidence alone does not protect: it keeps structure where structure hurts. So the process, the same without
     structure, and simple rules (no change, the mean, the mean per context and dose, the mean per drug, the nearest dose and
     time, straight lines in their logarithms, ridge on structures) are weighed by the errors of rows left out as questions
-    of the class are asked (:func:`scjepa.baselines.drugs._guard.weigh`):
+    of the class are asked (:func:`scjepa.baselines.drugs._guard.weigh`); for molecules never given, of which little can be
+    known, whatever leaves the mean per context must win surely (:func:`scjepa.baselines.drugs._guard.weigh_cautiously`):
 
     ================== =========================================================== ==================================
     class              a question is of this class when                            left out
@@ -122,6 +124,7 @@ class DrugEffect(SelfJudging):
     """
 
     name: ClassVar[str] = "drug anchor"
+    own_classes: ClassVar[bool] = True
     _few: FewContexts | None
     _judge: Judge
 
@@ -378,6 +381,40 @@ class DrugEffect(SelfJudging):
         return screener(
             self._judge.experts(), self.structure, lambda said: self._mixed(said, cls), place, cls, self._axes
         )
+
+    def remarks(self, query: ConditionTable) -> pd.DataFrame:
+        """Return where predictions rest on little: new molecules unlike all others, doses and times out of range.
+
+        Parameters
+        ----------
+        query
+            Any questions.
+
+        Returns
+        -------
+        A row a question: ``class``, ``nearest_drug`` and ``similarity`` as in :meth:`support`; ``support``, a word:
+        ``"structure uninformative"`` (a molecule never given whose nearest one in training is less alike than .35: its
+        prediction is the mean response), ``"dose beyond"`` or ``"time beyond"`` (outside of what was measured of the drug), else
+        ``""``; and ``remark``, the same in a sentence.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from scjepa.baselines import DrugEffect
+        >>> from scjepa.data import ConditionTable
+        >>> dose, where = np.array([1.0, 10.0]), np.array(["x", "x"])
+        >>> table = ConditionTable((("A",), ("A",)), where, np.zeros((2, 3)), np.ones((2, 3)), dose=dose)
+        >>> asked = ConditionTable((("A",), ("A",)), where, np.zeros((2, 3)), dose=np.array([3.0, 30.0]))
+        >>> DrugEffect().fit(table).remarks(asked)["remark"].tolist()
+        ['', 'dose 30 is above the highest measured, 10']
+        """
+        out = silent(len(query))
+        able = (self.classes(query) != "") & ~nothing_done(query)
+        if able.any():
+            rows = self._questions(query.rows(np.flatnonzero(able)))
+            told = remarks(self._rows, rows, support(self._rows, rows, self.structure))
+            out.loc[able, :] = told.to_numpy()
+        return out.astype({"similarity": float})
 
     def rows_like(self, cls: str, *, combinations: bool, usable: np.ndarray) -> np.ndarray:
         """Return the rows whose left-out predictions are like questions of a class, boolean ``(n,)``."""

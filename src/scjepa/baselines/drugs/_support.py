@@ -49,7 +49,8 @@ def support(rows: Rows, query: Rows, structure: Structure) -> pd.DataFrame:
         "similarity": least,
     }
     for axis in query.axes:
-        asked = getattr(query, axis)[which]
+        own = query.doses if axis == "dose" else None
+        asked = getattr(query, axis)[which] if own is None else own[which, drug]
         ratio, inside = np.zeros(len(query)), np.ones(len(query), bool)
         gap, within = np.zeros(len(which)), np.ones(len(which), bool)
         for j in np.unique(nearest):

@@ -78,7 +78,7 @@ class ConditionModel(TrainedConditions):
             unseen = self._unseen_effects([questions[i] for i in lost], table.rows(lost))
             full, base = full.copy(), base.copy()
             full[lost] = base[lost] = unseen
-        share = self.gate_.share(table, self.known_) if self.residual_ else np.zeros(len(questions))
+        share = self.gate_.share(table, self.known_, anchors.full) if self.residual_ else np.zeros(len(questions))
         share[lost] = 0.0  # the network has never met the item
         return Answers(full, base, share)
 

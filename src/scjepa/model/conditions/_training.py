@@ -216,7 +216,8 @@ class Steps:
         if model.reference_ is not None:  # the reference's network is kept, and was judged on more
             model.gate_ = Gate(model.reference_["gates"])
         elif model._gate != "auto" or not model.anchors_:
-            model.gate_ = Gate.fixed(1.0 if model._gate == "auto" else float(model._gate))
+            classes = getattr(model.anchors_.full, "picks_", ())
+            model.gate_ = Gate.fixed(1.0 if model._gate == "auto" else float(model._gate), classes)
         else:
             module = model._build_module().to(model.device)
             module.space.load_state_dict(model.module.space.state_dict())

@@ -12,7 +12,7 @@ Row Pearson and RMSE over conditions.
     a random fifth.
 ``sciplex``
     sciplex2_a549_dex_small.h5ad: dexamethasone in A549 cells, 7 doses, each inner one left out in turn, beside the observed
-    curve; weak and few cells.
+    curve, with the L2 of halves of the cells as its noise; weak and few cells. ``--model``: DrugJEPA itself beside its anchor.
 
 Example::
 
@@ -22,13 +22,16 @@ Example::
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 from _common import parser, read, start
 from _drugs import Molecules, Scores, drugs_of, keep, molecules, question
 
+import scjepa
 from scjepa.baselines import DrugEffect
 from scjepa.data import ConditionTable, condition_table
 
@@ -150,7 +153,37 @@ def ranks(table: ConditionTable) -> tuple[np.ndarray, np.ndarray]:
     return number, np.array([len(levels[d]) for d in drug])
 
 
-def sciplex(folder: Path) -> None:
+def by_model(cells: ad.AnnData, dose: float) -> np.ndarray:
+    """Return the effect at a dose as DrugJEPA predicts it, trained on the cells of all other doses."""
+    train = cells[(cells.obs["dose"] != dose).to_numpy()].copy()
+    scjepa.DrugJEPA.setup_anndata(train, "drug", "control", dose_key="dose")
+    model = scjepa.DrugJEPA(train)
+    model.train(embed=False, enable_progress_bar=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = model.predict_effect("dexamethasone", dose=dose)
+    return found["effect"].to_numpy()[None]
+
+
+def halves(cells: ad.AnnData, dose: float, draws: int = 20) -> float:
+    """Return the L2 between the effects of two halves of the cells of a dose, scaled to halves as large as the whole."""
+    x = read_expression(cells)
+    own, rng = np.flatnonzero((cells.obs["dose"] == dose).to_numpy()), np.random.default_rng(0)
+    apart = []
+    for _ in range(draws):
+        order = rng.permutation(own)
+        one, other = order[: len(own) // 2], order[len(own) // 2 :]
+        apart.append(float(np.linalg.norm(x[one].mean(0) - x[other].mean(0))))
+    return float(np.mean(apart)) / np.sqrt(2)
+
+
+def read_expression(cells: ad.AnnData) -> np.ndarray:
+    """Return log-normalised expression, as the models read counts."""
+    x = np.asarray(cells.X.todense() if hasattr(cells.X, "todense") else cells.X, dtype=float)
+    return np.log1p(1e4 * x / np.maximum(x.sum(1, keepdims=True), 1))
+
+
+def sciplex(folder: Path, model_too: bool = False) -> None:
     """Print the observed and the predicted size of dexamethasone's effect at doses left out."""
     cells = read(folder, "sciplex2_a549_dex_small.h5ad")
     cells.obs["drug"] = np.where(cells.obs["dose"].astype(float) == 0, "control", "dexamethasone")
@@ -165,17 +198,26 @@ def sciplex(folder: Path) -> None:
         train = np.setdiff1d(np.arange(len(table)), [i])
         model = DrugEffect().fit(table.rows(train))
         said = {**plain_rows(table, train, np.array([i])), "drug anchor": model.effects(question(table, np.array([i])))}
+        if model_too:
+            said["DrugJEPA"] = by_model(cells, float(dose[i]))
         inner = 0 < i < len(table) - 1
         part = {"dose": dose[i], "cells": int(table.n_cells[i]), "inside": inner, "observed": float(effects[i] @ axis)}
-        part |= {f"{name}, curve": float(v[0] @ axis) for name, v in said.items() if name in ("drug anchor", "nearest")}
+        part |= {
+            f"{name}, curve": float(v[0] @ axis)
+            for name, v in said.items()
+            if name in ("drug anchor", "DrugJEPA", "nearest")
+        }
         part |= {name: float(np.linalg.norm(v[0] - effects[i])) for name, v in said.items()}
-        rows.append(part | {"no change": float(np.linalg.norm(effects[i]))})
+        rows.append(
+            part | {"no change": float(np.linalg.norm(effects[i])), "half against half": halves(cells, float(dose[i]))}
+        )
     found = pd.DataFrame(rows)
     print(
         "== sciplex2, dexamethasone: effect along its main axis (observed, predicted while left out) and L2 of all genes"
     )
     print(found.round(3).to_string(index=False))
-    means = found.groupby("inside")[["drug anchor", "nearest", "linear, per drug", "mean per drug", "no change"]].mean()
+    methods = ["nearest", "linear, per drug", "mean per drug", "no change", "half against half"]
+    means = found.groupby("inside")[["drug anchor", *["DrugJEPA"] * model_too, *methods]].mean()
     print(means.round(3).to_string() + "\n", flush=True)
 
 
@@ -184,12 +226,13 @@ def main() -> None:
     names = ["lincs", "tggates", "sciplex"]
     options = parser(__doc__)
     options.add_argument("--datasets", nargs="+", choices=names, default=names)
+    options.add_argument("--model", action="store_true", help="DrugJEPA beside its anchor, where the data are cells")
     args = options.parse_args()
     start(args)
     scores: list[Scores] = []
     for name in args.datasets:
         if name == "sciplex":
-            sciplex(args.data)
+            sciplex(args.data, args.model)
             continue
         table, found = lincs(args.data) if name == "lincs" else (tggates(args.data), None)
         x = np.asarray(table.dose)

@@ -33,7 +33,7 @@ def test_one_fraction_among_many_values_is_found() -> None:
 @pytest.mark.parametrize(
     ("x", "scale", "message"),
     [
-        (COUNTS, "raw", "input_scale='raw': expected 'auto', 'counts' or 'lognorm'"),
+        (COUNTS, "raw", "input_scale='raw': expected 'auto', 'counts', 'lognorm' or 'signature'"),
         (np.zeros((2, 2)), "auto", "holds no values other than zero"),
         (sp.csr_matrix((2, 2)), "auto", "holds no values other than zero. Check that the right layer was given"),
         (sp.csr_matrix((np.zeros(1), [0], [0, 1, 1])), "auto", "holds no values other than zero"),

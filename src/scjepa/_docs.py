@@ -149,7 +149,8 @@ batch_key
     Column of ``adata.obs`` with batches.""",
     "input_scale": """\
 input_scale
-    ``"counts"``, ``"lognorm"``, or ``"auto"`` to find out; what was found is recorded.""",
+    ``"counts"``, ``"lognorm"``, or ``"auto"`` to find out; what was found is recorded.
+    ``"signature"`` for differences of any sign, see :func:`scjepa.data.signatures_to_conditions`.""",
     "target_sum": """\
 target_sum
     Library size that counts are scaled to before log1p, below 3.27e6.""",

@@ -12,6 +12,8 @@ class _Obs(NamedTuple):
     """``obs`` of predictions: ``"predicted"`` or ``"control"``."""
     split: str = "split"
     """``obs``: ``"train"``, ``"validation"`` or ``"test"``, written by :func:`scjepa.tl.split`."""
+    n_profiles: str = "n_profiles"
+    """``obs``: signatures behind a row of :func:`scjepa.data.signatures_to_conditions`, 0 of untreated ones."""
 
 
 class _Obsm(NamedTuple):

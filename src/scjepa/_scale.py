@@ -42,18 +42,19 @@ def check_scale(x: Matrix, scale: InputScale = "auto", *, name: str = "adata.X")
     x
         Cells x genes, dense or sparse.
     scale
-        ``"counts"`` for raw counts, ``"lognorm"`` for log1p of library-normalised counts, ``"auto"`` to find out.
+        ``"counts"`` for raw counts, ``"lognorm"`` for log1p of library-normalised counts, ``"signature"`` for differences
+        (of any sign, zero in controls), ``"auto"`` to find out which of the first two it is.
     name
         What the messages call the matrix.
 
     Returns
     -------
-    ``"counts"`` or ``"lognorm"``.
+    ``"counts"``, ``"lognorm"``, or ``"signature"`` where that was said: negative values are never guessed to be meant.
 
     Raises
     ------
     ValueError
-        For NaN, infinite or negative values, for values that are normalised but not logged, and when ``scale``
+        For NaN, infinite or (but in signatures) negative values, for values that are normalised but not logged, and when ``scale``
         contradicts the values.
 
     Examples
@@ -63,20 +64,24 @@ def check_scale(x: Matrix, scale: InputScale = "auto", *, name: str = "adata.X")
     >>> check_scale(np.array([[0.0, 3.0], [1.0, 0.0]])), check_scale(np.log1p(np.array([[0.0, 2.5]])))
     ('counts', 'lognorm')
     """
-    if scale not in ("auto", "counts", "lognorm"):
-        raise ValueError(f"input_scale={scale!r}: expected 'auto', 'counts' or 'lognorm'.")
+    if scale not in ("auto", "counts", "lognorm", "signature"):
+        raise ValueError(f"input_scale={scale!r}: expected 'auto', 'counts', 'lognorm' or 'signature'.")
     values = stored_values(x)
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    if low == high == 0:
+    if low == high == 0 and scale != "signature":  # untreated signatures are zero
         raise ValueError(f"{name} holds no values other than zero. Check that the right layer was given.")
     if not np.isfinite([low, high]).all():
         bad = int((~np.isfinite(values)).sum())
         raise ValueError(f"{name} has {bad} NaN or infinite values. Remove or impute them first.")
+    if scale == "signature":
+        return scale
     if low < 0:
         bad = int((values < 0).sum())
         raise ValueError(
             f"{name} has {bad} negative values (smallest {low:.4g}); raw counts or log1p-normalised values are "
-            "expected. Scaled or z-scored data can't be used: give the unscaled values, for example layer='counts'."
+            "expected. Scaled or z-scored data can't be used: give the unscaled values, for example layer='counts'. "
+            "Profiles that are differences from controls train with scjepa.data.signatures_to_conditions and "
+            "input_scale='signature'."
         )
     whole = all(bool((block == np.rint(block)).all()) for block in np.array_split(values, 1 + values.size // 2**22))
     if scale == "counts" and not whole:

@@ -12,7 +12,7 @@ Matrix: TypeAlias = "np.ndarray | sp.csr_matrix"
 FloatArray: TypeAlias = npt.NDArray[np.floating]
 IntArray: TypeAlias = npt.NDArray[np.integer]
 
-InputScale = Literal["auto", "counts", "lognorm"]
+InputScale = Literal["auto", "counts", "lognorm", "signature"]
 Regularizer = Literal["visreg", "sigreg", "vicreg", "ema"]
 SplitBy = Literal["cell", "condition"]
 """or the name of an ``obs`` column"""

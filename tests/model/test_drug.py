@@ -250,7 +250,7 @@ def test_structures_are_read_and_kept() -> None:
     known = Structures({"a": "CCO.Cl", "bad": "nonsense"}, pd.DataFrame({"t": [1.0, 2.0]}, index=["a", "z"]))
     assert known.smiles == {"a": "CCO"} and set(known.tables()) == {"structure", "features"}
     values = known.of_network(["z", "a"])
-    assert values.shape == (2, WIDTH + 1) and not values[0, :WIDTH].any() and values[:, -1].tolist() == [2.0, 1.0]
+    assert values.shape == (2, WIDTH + 1) and not values[0, :WIDTH].any() and values[:, -1].tolist() == [1.0, -1.0]
     again = Structures.from_state(known.state())
     np.testing.assert_array_equal(again.of_network(["a"]), known.of_network(["a"]))
     assert known.joined({"a": "CC", "b": "CCN"}).smiles == {"a": "CCO", "b": "CCN"}

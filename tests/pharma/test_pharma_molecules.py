@@ -227,3 +227,15 @@ def test_state_makes_the_same_object():
 def test_wrong_features_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_what_needs_no_cleaning_is_what_cleaning_leaves(monkeypatch):
+    from scjepa.pharma import _molecules
+
+    structures = [
+        "OCC", "c1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "N#Cc1ccc(cc1)F", "CC(=O)Nc1ccc(O)cc1", "C/C=C/C", "[2H]OC", "c1cc[nH]c1",
+        "[nH]1cccc1", "C[C@@H]1CCCO1", "O=c1[nH]cnc2[nH]cnc12", "CS(=O)(=O)N", "[13CH4]", "C1=CC=CC=C1", "B(O)(O)c1ccccc1",
+    ]  # fmt: skip
+    short = [_molecules.canonical.__wrapped__(s) for s in structures]
+    monkeypatch.setattr(_molecules, "UNCLEAN", frozenset("CcNnOoSB[]12"))  # all of them are cleaned
+    assert short == [_molecules.canonical.__wrapped__(s) for s in structures] and None not in short

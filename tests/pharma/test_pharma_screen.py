@@ -117,3 +117,34 @@ def test_a_library_is_read_only_as_far_as_asked():
 def test_wrong_libraries_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_further_columns_stay_with_their_drugs():
+    best = TopK(3)
+    for i in range(0, 40, 4):
+        names = [str(j) for j in range(i, i + 4)]
+        scores = np.arange(i, i + 4) % 17.0
+        best.update(
+            names, np.where(scores == 3, np.nan, scores), {"twice": 2 * scores, "of": np.array(names, dtype=object)}
+        )
+    table = best.table()
+    assert table["name"].tolist() == ["16", "33", "15"] and table["of"].tolist() == table["name"].tolist()
+    assert table["twice"].tolist() == [32.0, 32.0, 30.0]
+    with pytest.raises(ValueError, match="further columns 'twice' don't fit"):
+        best.update(["a"], [1.0], {"twice": [1.0]})
+    with pytest.raises(ValueError, match="further columns 'of' don't fit"):
+        TopK().update(["a"], [1.0], {"of": ["a", "b"]})
+
+
+def test_a_score_may_say_more():
+    blocks = library_blocks(np.eye(3), block_size=2, names=list("abc"))
+    table = screen(blocks, lambda x: {"score": x @ [1.0, 3.0, 2.0], "at": x.argmax(1)}, top_k=2)
+    assert table["name"].tolist() == ["b", "c"] and table["at"].tolist() == [1, 2]
+
+
+def test_progress_is_shown_when_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr("scjepa.pharma._screen.DELAY", 0)
+    screen(library_blocks(np.eye(3)), lambda x: x[:, 0], total=3, enable_progress_bar=True)
+    assert "3.00/3.00" in capsys.readouterr().err
+    screen(library_blocks(np.eye(3)), lambda x: x[:, 0])
+    assert not capsys.readouterr().err

@@ -11,7 +11,7 @@ from scjepa.baselines._mean import MeanEffect
 from scjepa.baselines._no_change import NoChange
 from scjepa.baselines._registry import ANCHORS, BASELINES, applicable
 from scjepa.baselines._ridge import Ridge
-from scjepa.baselines.drugs import DrugEffect
+from scjepa.baselines.drugs import DrugEffect, MeanPerContext, MeanPerDrug, NearestDose, TanimotoKNN, TanimotoRidge
 
 __all__ = [
     "ANCHORS",
@@ -25,8 +25,13 @@ __all__ = [
     "Linear",
     "MatchingMean",
     "MeanEffect",
+    "MeanPerContext",
+    "MeanPerDrug",
+    "NearestDose",
     "NoChange",
     "Ridge",
     "SelfJudging",
+    "TanimotoKNN",
+    "TanimotoRidge",
     "applicable",
 ]

@@ -83,6 +83,8 @@ class SelfJudging(Baseline):
     """
 
     picks_: dict[str, dict[str, Any]]
+    own_classes: ClassVar[bool] = False
+    """Whether its classes of questions are finer than a condition, a combination and a context: models then judge by them."""
 
     @abstractmethod
     def classes(self, query: ConditionTable) -> np.ndarray:
@@ -122,6 +124,14 @@ class SelfJudging(Baseline):
 
     def context_report(self) -> ContextReport | None:
         """Return what left-out contexts say of predictions in another one, or None."""
+        return None
+
+    def remarks(self, query: ConditionTable) -> pd.DataFrame | None:
+        """Return what is to be said of each question, or None.
+
+        A row a question: ``support``, a word in place of "near" and "far", and ``remark``, sentences joined by ``"; "``
+        (both ``""`` where there is nothing to be said); further columns are kept beside predictions.
+        """
         return None
 
     def new_context(self, cls: str) -> bool:

@@ -12,7 +12,7 @@ from scjepa.baselines._matching_mean import MatchingMean
 from scjepa.baselines._mean import MeanEffect
 from scjepa.baselines._no_change import NoChange
 from scjepa.baselines._ridge import Ridge
-from scjepa.baselines.drugs import DrugEffect
+from scjepa.baselines.drugs import DrugEffect, MeanPerContext, MeanPerDrug, NearestDose, TanimotoKNN, TanimotoRidge
 from scjepa.data import ConditionTable
 
 BASELINES: dict[str, type[Baseline]] = {
@@ -21,8 +21,12 @@ BASELINES: dict[str, type[Baseline]] = {
 }
 """Every baseline of perturbation effects by the name of its row in score tables, simplest first."""
 
-ANCHORS: dict[str, type[Baseline]] = {**BASELINES, DrugEffect.name: DrugEffect}
-"""These and what else a model may start from; not among the rows of score tables, since it takes a while to fit."""
+DRUGS: dict[str, type[Baseline]] = {
+    cls.name: cls for cls in (MeanPerContext, MeanPerDrug, NearestDose, TanimotoKNN, TanimotoRidge, DrugEffect)
+}
+"""Baselines of drug responses: they look at doses and times, and some at structures."""
+ANCHORS: dict[str, type[Baseline]] = {**BASELINES, **DRUGS}
+"""These and what else a model may start from; those of drugs are not among the rows of score tables unless they are handed in."""
 
 
 def applicable(table: ConditionTable, query: ConditionTable) -> list[Baseline]:

@@ -20,6 +20,7 @@ from scjepa.data._matrix import ExpressionMatrix, aligned
 from scjepa.data._pca import Components, fit_components
 from scjepa.data._predictions import largest_values, shift_cells
 from scjepa.data._samplers import ConditionSampler, SetBatches, ViewBatches
+from scjepa.data._signatures import signatures_to_conditions
 from scjepa.data._splits import Split, held_out_conditions, split_cells
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "no_dose",
     "read_dose",
     "shift_cells",
+    "signatures_to_conditions",
     "split_cells",
     "write_dose",
 ]

@@ -12,7 +12,7 @@ from anndata import AnnData
 from scjepa._checks import require_labels, require_member, require_numbers
 from scjepa._labels import Action
 from scjepa._scale import check_scale, lognormalise
-from scjepa._types import FloatArray, Matrix
+from scjepa._types import FloatArray, InputScale, Matrix
 from scjepa.data._doses import Dose, dose_column, dose_matrix, dose_values, no_dose
 from scjepa.data._groups import CellGroups, group_cells
 
@@ -199,6 +199,7 @@ def condition_table(
     time_key: str | None = None,
     separator: str = "+",
     target_sum: float = 1e4,
+    input_scale: InputScale = "auto",
 ) -> ConditionTable:
     """Build a :class:`ConditionTable` from cells.
 
@@ -212,6 +213,9 @@ def condition_table(
         Where to find the matrix and the columns.
     target_sum
         Library size that counts are scaled to.
+    input_scale
+        ``"counts"``, ``"lognorm"``, ``"auto"`` to find out, or ``"signature"`` for differences
+        (:func:`scjepa.data.signatures_to_conditions`).
 
     Returns
     -------
@@ -246,6 +250,6 @@ def condition_table(
     if layer is not None:
         require_member(layer, adata.layers, "layer", where="adata.layers")
     x = adata.X if layer is None else adata.layers[layer]
-    if check_scale(x, name="adata.X" if layer is None else f"adata.layers[{layer!r}]") == "counts":
+    if check_scale(x, input_scale, name="adata.X" if layer is None else f"adata.layers[{layer!r}]") == "counts":
         x = lognormalise(x, target_sum)
     return condition_means(x, groups, tuple(adata.var_names))

@@ -33,7 +33,7 @@ class ExpressionMatrix:
     x
         Cells x genes, dense or sparse: counts or log-normalised values.
     scale
-        ``"counts"`` or ``"lognorm"`` (see :func:`scjepa._scale.check_scale`).
+        ``"counts"``, ``"lognorm"`` or ``"signature"`` (see :func:`scjepa._scale.check_scale`).
     target_sum
         Library size that counts are scaled to before log1p.
     library
@@ -67,7 +67,7 @@ class ExpressionMatrix:
             self.unit = np.divide(target_sum, totals, out=np.zeros(x.shape[0]), where=totals > 0).astype(np.float32)
         else:
             self.values = x.astype(np.float32, copy=False)
-            self.unit = count_unit(self.values)
+            self.unit = None if scale == "signature" else count_unit(self.values)
 
     @property
     def shape(self) -> tuple[int, int]:

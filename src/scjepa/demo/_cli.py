@@ -17,6 +17,8 @@ from scjepa.demo._messages import UserError, one_line
 from scjepa.demo._results import Results
 from scjepa.demo._run import run
 
+DRUG_KEYS = ["drug_key", "smiles_key", "dose_key", "time_key"]
+
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
@@ -42,13 +44,20 @@ def parser() -> argparse.ArgumentParser:
         "demo",
         help="train on a perturbation screen and predict held-out conditions",
         description=(
-            "Train PerturbJEPA on a perturbation screen (without --data: a simulated one), predict held-out "
+            "Train PerturbJEPA (or DrugJEPA: --model drug) on a screen (without --data: a simulated one), predict held-out "
             "conditions and show the scores beside the baselines."
         ),
     )
+    demo.add_argument("--model", choices=["perturb", "drug"], default="perturb", help="default: perturb")
     demo.add_argument("--data", type=Path, metavar="FILE.h5ad", help="cells x genes: counts or log-normalised values")
     demo.add_argument("--perturbation-key", metavar="KEY", help="obs column of labels: 'A', 'A+B', the control")
-    demo.add_argument("--control", metavar="LABEL", help="label of the control cells (default: control)")
+    demo.add_argument(
+        "--drug-key", metavar="KEY", help="with --model drug: obs column of drugs: 'A', 'A+B', the control"
+    )
+    demo.add_argument("--smiles-key", metavar="KEY", help="with --model drug: obs column of structures")
+    demo.add_argument("--dose-key", metavar="KEY", help="with --model drug: obs column of doses (numbers)")
+    demo.add_argument("--time-key", metavar="KEY", help="with --model drug: obs column of exposure times (numbers)")
+    demo.add_argument("--control", metavar="LABEL", help="label of the control cells (default: control; of drugs DMSO)")
     demo.add_argument("--context-key", metavar="KEY", help="obs column of cell types or lines")
     demo.add_argument("--batch-key", metavar="KEY", help="obs column of batches; controls are matched within them")
     demo.add_argument("--layer", metavar="NAME", help="layer to use in place of X")
@@ -59,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="WHAT",
         help="what to predict and never train on: a perturbation, a context or CONTEXT:PERTURBATION; repeatable. "
         "Default: up to 5 combinations whose singles are measured, else the largest context, else 10%% of "
-        "the perturbations",
+        "the perturbations. Of drugs: one in a context (others have it), and an inner dose of another",
     )
     demo.add_argument(
         "--n-top-genes", type=_whole_number(1), default=2000, metavar="N", help="variable genes (default: 2000)"
@@ -74,13 +83,23 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _check_arguments(args: argparse.Namespace) -> None:
-    if args.data is not None and args.perturbation_key is None:
-        raise UserError("--data needs --perturbation-key: the obs column that says how each cell was perturbed.")
+    drug = args.model == "drug"
+    key, others = ("drug_key", ["perturbation_key"]) if drug else ("perturbation_key", DRUG_KEYS)
+    for name in others:
+        if getattr(args, name) is not None:
+            raise UserError(f"{_option(name)} is not for --model {args.model}; its labels are named by {_option(key)}.")
+    if args.data is not None and getattr(args, key) is None:
+        done = "which drug each cell got" if drug else "how each cell was perturbed"
+        raise UserError(f"--data needs {_option(key)}: the obs column that says {done}.")
     if args.data is None:
-        for name in ("perturbation_key", "control", "context_key", "batch_key", "layer"):
+        for name in ("perturbation_key", *DRUG_KEYS, "control", "context_key", "batch_key", "layer"):
             if getattr(args, name) is not None:
-                raise UserError(f"--{name.replace('_', '-')} needs --data; the simulated screen has its own columns.")
-    args.control = "control" if args.control is None else args.control
+                raise UserError(f"{_option(name)} needs --data; the simulated screen has its own columns.")
+    args.control = ("DMSO" if drug else "control") if args.control is None else args.control
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

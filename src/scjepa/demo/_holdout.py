@@ -32,22 +32,25 @@ def resolve_holdout(items: Sequence[str], screen: Screen) -> list[Condition]:
     """
     known = list(screen.conditions().index)
     held: dict[Condition, None] = {}
+    kind = "drug" if screen.drugs else "perturbation"
     for item in items:
         text = item.strip()
         name = _canonical(text, screen.control)
         if name == screen.control:
             raise UserError(f"--holdout {item!r}: controls can't be held out, predictions start from them.")
-        by_name, by_context = ([c for c in known if c[i] == v] for i, v in ((0, name), (1, text)))
+        called = {c[0]: {c[0], screen.drug_of(c[0])} if screen.drugs else {c[0]} for c in known}  # a drug: at all doses
+        by_name, by_context = [c for c in known if name in called[c[0]]], [c for c in known if c[1] == text]
         if by_name and by_context:
-            raise UserError(f"--holdout {item!r} is a perturbation and a context. Write 'CONTEXT:PERTURBATION'.")
+            raise UserError(f"--holdout {item!r} is a {kind} and a context. Write 'CONTEXT:{kind.upper()}'.")
         # names may hold colons themselves: try each
         cuts = [(text[i + 1 :].strip(), text[:i].strip()) for i, sign in enumerate(text) if sign == ":"]
         pairs = [(_canonical(perturbation, screen.control), context) for perturbation, context in cuts]
-        hits = by_name or by_context or [c for c in known if c in pairs]
+        hits = by_name or by_context or [c for c in known if any((n, c[1]) in pairs for n in called[c[0]])]
         if not hits:
             names, contexts = (sorted({c[i] for c in known} - {""}) for i in (0, 1))
+            names = sorted({screen.drug_of(n) for n in names}) if screen.drugs else names
             near = closest(text, [*names, *contexts, *(f"{c[1]}:{c[0]}" for c in known if c[1])])
-            found = f"perturbations: {some(names)}" + (f"; contexts: {some(contexts)}" if contexts else "")
+            found = f"{kind}s: {some(names)}" + (f"; contexts: {some(contexts)}" if contexts else "")
             hint = " Contexts need --context-key." if cuts and not contexts else ""
             raise UserError(f"--holdout {item!r} matches no perturbed cells.{near}{hint} Found {found}.")
         held |= dict.fromkeys(hits)
@@ -55,8 +58,9 @@ def resolve_holdout(items: Sequence[str], screen: Screen) -> list[Condition]:
         raise UserError("--holdout leaves no perturbed cells to train on. Hold out fewer conditions.")
     lost = sorted({name for name, _ in set(held) - set(_predictable(list(held), screen))})
     if lost:
+        what = "the perturbed gene, which isn't measured" if not screen.drugs else "the drug, which has no SMILES"
         raise UserError(
-            f"--holdout leaves {some(lost)} without any training cells of the perturbed gene, which isn't measured "
+            f"--holdout leaves {some(lost)} without any training cells of {what} "
             "either: nothing is known about it. Hold out other conditions."
         )
     return list(held)
@@ -115,7 +119,10 @@ def default_holdout(screen: Screen, seed: int) -> tuple[list[Condition], str]:
 
 
 def _predictable(held: Sequence[Condition], screen: Screen) -> list[Condition]:
-    """Keep the conditions whose perturbed genes are all measured, or perturbed in training."""
+    """Keep the conditions whose perturbed genes are all measured, or perturbed in training; drugs with a structure are known."""
+    if screen.drugs:
+        known = screen.with_structure().union(*(screen.items(p) for p, _ in set(screen.conditions().index) - set(held)))
+        return [c for c in held if set(screen.items(c[0])) <= known]
     seen = perturbed_genes(set(screen.conditions().index) - set(held), screen.control)
     seen |= measured_genes(screen, ~screen.cells().isin(held))
     return [c for c in held if set(parse_label(c[0], screen.control)) <= seen]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import pandas as pd
 import scanpy as sc
 import scipy.sparse as sp
 
-from scjepa._checks import closest, require_labels, require_member, some
+from scjepa._checks import closest, require_column, require_labels, require_member, some
 from scjepa._labels import parse_label, parse_labels
 from scjepa._scale import check_scale, lognormalise
 from scjepa.datasets import simulate_perturbseq
@@ -21,8 +21,20 @@ from scjepa.demo._messages import UserError, one_line, say
 
 TARGET_SUM = 1e4
 
+AT = " at "
+"""Between a drug and its dose in the label of a condition."""
+
 Condition = tuple[str, str]
 """(perturbation, context); the context is ``""`` in a screen without contexts."""
+
+
+class Drugs(NamedTuple):
+    """Columns of a screen of drugs."""
+
+    drug_key: str
+    smiles_key: str | None
+    dose_key: str | None
+    time_key: str | None
 
 
 class Screen(NamedTuple):
@@ -33,6 +45,8 @@ class Screen(NamedTuple):
     control: str
     context_key: str | None
     batch_key: str | None
+    drugs: Drugs | None = None
+    """Of a screen of drugs; ``perturbation_key`` is then a column that says the dose too."""
 
     def cells(self) -> pd.MultiIndex:
         """Perturbation and context of every cell."""
@@ -44,6 +58,31 @@ class Screen(NamedTuple):
         """Perturbed cells per (perturbation, context), sorted by name."""
         cells = self.cells()
         return cells[cells.get_level_values("p") != self.control].value_counts().sort_index()
+
+    def items(self, label: str) -> tuple[str, ...]:
+        """Return the genes, or the drugs without their dose, of a label."""
+        parts = parse_label(label, self.control)
+        return parts if self.drugs is None else tuple(part.rsplit(AT, 1)[0] for part in parts)
+
+    def drug_of(self, label: str) -> str:
+        """Return the label without doses."""
+        return "+".join(self.items(label)) or self.control
+
+    def dose_of(self) -> dict[str, float]:
+        """Return the dose of each label of a screen of drugs with doses."""
+        assert self.drugs is not None and self.drugs.dose_key is not None
+        one = self.adata.obs.drop_duplicates(self.perturbation_key)
+        return dict(zip(one[self.perturbation_key].astype(str), one[self.drugs.dose_key].astype(float), strict=True))
+
+    def with_structure(self) -> set[str]:
+        """Return the drugs that have a SMILES."""
+        if self.drugs is None or self.drugs.smiles_key is None:
+            return set()
+        one = self.adata.obs.drop_duplicates(self.drugs.drug_key)
+        text = one[self.drugs.smiles_key].astype(object)
+        return set(
+            one.loc[(text.notna() & (text.astype(str).str.strip() != "")).to_numpy(), self.drugs.drug_key].astype(str)
+        )
 
 
 def simulated_screen(seed: int) -> Screen:
@@ -60,8 +99,13 @@ def read_screen(
     context_key: str | None = None,
     batch_key: str | None = None,
     layer: str | None = None,
+    *,
+    label: str = "--perturbation-key",
+    more: Mapping[str, str | None] | None = None,
 ) -> Screen:
     """Read a screen from an ``.h5ad`` file, check it and log-normalise counts over all genes.
+
+    ``label`` names the argument of the labels, and ``more`` holds arguments and columns that are kept as they are.
 
     Raises
     ------
@@ -80,15 +124,18 @@ def read_screen(
         raise UserError(
             f"--data {path}: {'not an .h5ad (HDF5) file' if raw is None else 'holds no cells or no genes'}."
         )
-    labels = require_labels(raw.obs, perturbation_key, "--perturbation-key").str.strip()
+    labels = require_labels(raw.obs, perturbation_key, label).str.strip()
     require_member(control, labels.unique(), "--control", where=f"the labels of obs[{perturbation_key!r}]")
-    canonical = {label: "+".join(a) or control for label, a in parse_labels(labels.unique(), control).items()}
+    canonical = {name: "+".join(a) or control for name, a in parse_labels(labels.unique(), control).items()}
     obs = pd.DataFrame({perturbation_key: labels.map(canonical)}, index=raw.obs_names)
     for argument, key in {"--context-key": context_key, "--batch-key": batch_key}.items():
         if key is not None:
             if key == perturbation_key:
-                raise UserError(f"{argument} and --perturbation-key are both {key!r}; give different columns.")
+                raise UserError(f"{argument} and {label} are both {key!r}; give different columns.")
             obs[key] = require_labels(raw.obs, key, argument)
+    for argument, key in (more or {}).items():
+        if key is not None:
+            obs[key] = require_column(raw.obs, key, argument)
     if layer is not None:
         require_member(layer, [k for k in raw.layers if k is not None], "--layer", where="adata.layers")
     x, name = (raw.X, "X") if layer is None else (raw.layers[layer], f"layers[{layer!r}]")
@@ -118,7 +165,8 @@ def select_genes(screen: Screen, train: np.ndarray, n_top: int) -> Screen:
     if adata.n_vars <= n_top:
         return screen
     keep = adata.var_names.isin(list(measured_genes(screen, train)))
-    wanted = keep & adata.var_names.isin(list(perturbed_genes(screen.conditions().index, screen.control)))
+    perturbed = set() if screen.drugs else perturbed_genes(screen.conditions().index, screen.control)
+    wanted = keep & adata.var_names.isin(list(perturbed))
     if keep.sum() > n_top:
         cells = anndata.AnnData(adata.X[train][:, keep], var=adata.var[keep])
         sc.pp.highly_variable_genes(cells, n_top_genes=n_top, flavor="seurat")

@@ -16,7 +16,7 @@ from scjepa._scale import check_target_sum
 from scjepa._types import InputScale
 from scjepa.baselines import Baseline
 from scjepa.model._drug_doses import DrugDoses
-from scjepa.model._drug_structures import Structures, smiles_of
+from scjepa.model._drug_structures import Structures, check_named, smiles_of
 from scjepa.model.conditions import Asked, Design, check_setup, fields
 
 
@@ -33,10 +33,15 @@ class DrugJEPA(DrugDoses):
     ----------
     %(model_adata)s
     drug_features
-        Drug x features (targets, pathways, language-model vectors), beside or in place of structures.
+        Drug x features (targets, pathways, language-model vectors), beside or in place of structures: each is a way to
+        compare drugs, and so is the mean of both.
     %(registry)s
     fingerprint
-        Kind of fingerprint of the SMILES, see :func:`scjepa.pharma.fingerprints`.
+        Kind of fingerprint of the SMILES, see :func:`scjepa.pharma.fingerprints`; environments are counted.
+    fingerprint_radius, fingerprint_size, chirality
+        Bonds that an environment reaches, length of the fingerprint, whether stereo-isomers are told apart.
+    descriptors
+        Read physico-chemical descriptors of the SMILES too (:func:`scjepa.pharma.descriptors`).
     anchor
         ``"drug"`` (the default), the name of a baseline, a baseline, or None for the network alone.
     residual, gate, n_pcs, predictor_input, set_loss, n_ensemble, predictor_hidden, predictor_layers, mean_weight, noise
@@ -67,6 +72,10 @@ class DrugJEPA(DrugDoses):
         registry: dict | None = None,
         *,
         fingerprint: str = "morgan",
+        fingerprint_radius: int = 2,
+        fingerprint_size: int = 2048,
+        chirality: bool = False,
+        descriptors: bool = False,
         anchor: str | Baseline | None = "drug",
         residual: bool | str = "auto",
         gate: float | str = "auto",
@@ -94,7 +103,17 @@ class DrugJEPA(DrugDoses):
         if adata is not None and key is not None:
             design = self._design
             smiles = smiles_of(adata.obs, design.label_key, key, design.control, design.separator)
-        self.structures_ = Structures(smiles, drug_features, fingerprint)
+        if drug_features is not None:
+            check_named(drug_features, self._items())
+        self.structures_ = Structures(
+            smiles,
+            drug_features,
+            fingerprint,
+            radius=fingerprint_radius,
+            size=fingerprint_size,
+            chirality=chirality,
+            descriptors=descriptors,
+        )
         self._make(
             anchor=self._drug_anchor() if anchor == "drug" else anchor,
             residual=residual,

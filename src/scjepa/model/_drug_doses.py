@@ -11,7 +11,8 @@ from anndata import AnnData
 
 from scjepa._checks import require_member, some
 from scjepa._types import FloatArray
-from scjepa.model._drug_questions import DrugQuestions, Responses
+from scjepa.model._drug_parts import Responses
+from scjepa.model._drug_questions import DrugQuestions
 from scjepa.pharma import optimal_dose, signature_score, synergy, treatment_window
 from scjepa.pharma._synergy import REFERENCES, Reference
 

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Self
+from typing import NamedTuple, Self
 
 import pandas as pd
 
+from scjepa._types import FloatArray
 from scjepa.baselines import DrugEffect
 from scjepa.model._drug_structures import Structures, smiles_of
 from scjepa.model.conditions import ConditionModel, Intervals, Words
+from scjepa.model.conditions._design import Question
+from scjepa.model.conditions._trust import Trust
 from scjepa.nn import ActionEncoder
+
+
+class Responses(NamedTuple):
+    """Mean effects of some questions."""
+
+    questions: list[Question]
+    effects: FloatArray
+    control: FloatArray
+    trust: Trust | None
 
 
 class DrugParts(ConditionModel):
@@ -77,7 +89,7 @@ class DrugParts(ConditionModel):
                 "make it with anchor='drug' (the default)."
             )
         held = self.anchors_, self.intervals_
-        more = Structures(new, kind=self.structures_.kind)
+        more = self.structures_.of(new)
         self.anchors_ = held[0].told(lambda anchor: anchor.also(features=more.tables()))
         self.intervals_ = Intervals.from_state(held[1].state(), self.anchors_)
         try:

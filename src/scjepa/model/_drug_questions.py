@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scjepa._checks import closest, require_member, require_positive_int, some
 from scjepa._types import FloatArray
-from scjepa.baselines import DrugEffect
 from scjepa.data import control_cells
-from scjepa.model._drug_parts import DrugParts
-from scjepa.model._drug_structures import PRINTS
-from scjepa.model.conditions._design import Question
+from scjepa.model._drug_measured import measured_responses
+from scjepa.model._drug_parts import Responses
+from scjepa.model._drug_patients import is_noise, stratified
+from scjepa.model._drug_screens import DrugScreens
 from scjepa.model.conditions._prediction import Sources
-from scjepa.model.conditions._trust import Trust
 from scjepa.pharma import (
-    Block,
-    biomarkers,
     effect_size,
     fit_hill,
-    library_blocks,
     resistance_onset,
-    responder_groups,
-    reversal,
-    screen,
     signature_score,
-    target_progress,
 )
-from scjepa.pharma._connectivity import METHODS
 
 
-class Responses(NamedTuple):
-    """Mean effects of some questions."""
-
-    questions: list[Question]
-    effects: FloatArray
-    control: FloatArray
-    trust: Trust | None
-
-
-class DrugQuestions(DrugParts):
+class DrugQuestions(DrugScreens):
     """Questions to :class:`DrugJEPA` that are answered by mean effects."""
 
     def _respond(
@@ -65,148 +46,6 @@ class DrugQuestions(DrugParts):
             effects, control, _, network = self._mean_effects(questions, Sources.read(adata, self._reader, places))
             table = design.table(questions, control, tuple(self.var_names))
             return Responses(questions, effects, control, self._judge(table, effects, network, intervals=False))
-
-    def _signature(self, signature: pd.Series | Mapping[str, float], name: str = "signature") -> FloatArray:
-        """Return a signature in the model's genes; those that it does not name are zero."""
-        given = pd.Series(signature, dtype=float)
-        given.index = given.index.astype(str)
-        known = given.index.isin(self.var_names)
-        if not known.any():
-            raise ValueError(
-                f"{name} names none of the model's genes ({some(list(given.index), 3)}).{closest(given.index[0], self.var_names)}"
-                " Give a pandas Series with gene names as its index."
-            )
-        return given[known].reindex(self.var_names).fillna(0.0).to_numpy()
-
-    def screen_drugs(
-        self,
-        library: Any,
-        adata: AnnData | None = None,
-        *,
-        indices: Sequence[int] | np.ndarray | None = None,
-        context: str | None = None,
-        dose: float | None = None,
-        time: float | None = None,
-        signature: pd.Series | Mapping[str, float] | None = None,
-        target: AnnData | None = None,
-        score: str | Callable[[FloatArray], FloatArray] = "cosine",
-        top_k: int | None = None,
-        batch_size: int = 1024,
-    ) -> pd.DataFrame:
-        """Rank a library of molecules by what they are predicted to do to some cells.
-
-        The library streams: it is read, predicted and scored in blocks, so that memory does not grow with it.
-
-        Parameters
-        ----------
-        library
-            SMILES (a list, an iterator, name -> SMILES, a DataFrame with a column ``smiles``), or names of drugs that the
-            model was trained on.
-        adata, indices
-            The cells to be treated: those that are controls, by default of the model's AnnData. Their mean is predicted.
-        context
-            Which context they are of; may be left out if there is one only.
-        dose, time
-            By default the median of training.
-        signature
-            Gene -> value, for example disease minus healthy: drugs are ranked by how well they reverse it.
-        target
-            Cells to be reached: drugs are ranked by the share of the way from the untreated to the target mean.
-        score
-            ``"cosine"``, ``"extreme"``, ``"ks"`` or ``"weighted"``: how a signature is compared
-            (:func:`scjepa.pharma.reversal`); or a function of effects ``(drugs, genes)``, the higher the better. Without
-            signature, target and function drugs are ranked by the size of their effect.
-        top_k
-            How many to return, by default all.
-        batch_size
-            Molecules predicted at a time.
-
-        Returns
-        -------
-        ``rank``, ``name``, ``score``, best first.
-
-        Raises
-        ------
-        ValueError
-            For several contexts, a signature and a target at once, a model that knows no structures, an empty library.
-
-        Notes
-        -----
-        For molecules never measured the anchor alone predicts. It gains little over the mean drug on real data: a rank is a
-        suggestion, and drugs measured elsewhere rank far better than new molecules. Predictions of a fold must not be pooled
-        into one library with those of another: that leaks.
-        """
-        self._require_trained("screen_drugs")
-        require_positive_int(batch_size, "batch_size")
-        if signature is not None and target is not None:
-            raise ValueError("signature and target were both given: they rank differently. Give one.")
-        if not callable(score):
-            require_member(score, METHODS, "score")
-        adata = self._own_or_given(adata)
-        places = control_cells(adata, self._design.keys, indices=indices, context=context)
-        if len(places) > 1:
-            raise ValueError(
-                f"the cells are of {len(places)} contexts ({some(sorted(places))}): name one, context='...'."
-            )
-        where = next(iter(places))
-        sources = Sources.read(adata, self._reader, places)
-        start = sources.profiles([Question("", (), where)])[0]
-        if callable(score):
-            rank = score
-        elif signature is not None:
-            wanted = self._signature(signature)
-            rank = lambda effects: reversal(wanted, effects, score)  # type: ignore[arg-type]
-        elif target is not None:
-            aim = np.asarray(self._read(target).values.mean(0), dtype=float).ravel()
-            rank = lambda effects: target_progress(start + effects, aim, start)
-        else:
-            rank = effect_size
-        names = self._trained_library(library)
-        if names is not None:
-            blocks = (names[i : i + batch_size] for i in range(0, len(names), batch_size))
-            known = (Block(part, self._screened(part, start, where, dose, time)) for part in blocks)
-            return screen(known, rank, top_k=top_k)
-        anchor = self.anchor_
-        if not isinstance(anchor, DrugEffect) or not self.structures_.smiles:
-            raise ValueError(
-                "screen_drugs needs structures: set the model up with smiles_key= and make it with anchor='drug', or give "
-                "names of drugs that it was trained on."
-            )
-        size = self.structures_.tables()[PRINTS].shape[1]
-        kind: Any = self.structures_.kind
-        read = library_blocks(library, block_size=batch_size, kind=kind, size=size, counts=True)
-        told = (Block(b.names, self._screened_values(b.names, b.values, start, where, dose, time)) for b in read)
-        return screen(told, rank, top_k=top_k)
-
-    def _trained_library(self, library: Any) -> list[str] | None:
-        """Return the library as names of drugs that the model knows, or None if it is something else."""
-        if isinstance(library, (str, Mapping, pd.DataFrame, np.ndarray)) or not isinstance(library, Iterable):
-            return None
-        if not isinstance(library, (list, tuple, pd.Index, pd.Series)):
-            return None
-        names = [str(x) for x in library]
-        return names if names and set(names) <= self.known_.named else None
-
-    def _screened(
-        self, names: Sequence[str], start: FloatArray, where: str, dose: float | None, time: float | None
-    ) -> FloatArray:
-        questions = self._ask(list(names), [where], dose, None, time)
-        return self._answer(questions, np.tile(start, (len(questions), 1))).full
-
-    def _screened_values(
-        self, names: Sequence[str], values: Any, start: FloatArray, where: str, dose: float | None, time: float | None
-    ) -> FloatArray:
-        """Return the effects of molecules by their fingerprints."""
-        held, anchor = self.anchors_, self.anchor_
-        ids = [f"molecule {i}" for i in range(len(names))]
-        prints = pd.DataFrame(np.asarray(values, dtype=float), index=ids)
-        assert isinstance(anchor, DrugEffect)
-        prints.columns = self.structures_.tables()[PRINTS].columns
-        self.anchors_ = held.told(lambda _: anchor.also(features={PRINTS: prints}))
-        try:
-            return self._screened(ids, start, where, dose, time)
-        finally:
-            self.anchors_ = held
 
     def dose_response(
         self,
@@ -238,7 +77,7 @@ class DrugQuestions(DrugParts):
         Returns
         -------
         A row a context: ``perturbation``, the context's column, ``ec50``, ``slope``, ``top`` (Emax), ``auc``, with
-        ``_lower`` and ``_upper``, ``r2``, ``flat`` (no response to dose), ``extrapolated`` (EC50 outside ``doses``), and
+        ``_lower`` and ``_upper``, ``r2``, ``flat`` (no response to dose, or what was measured there is all noise), ``extrapolated`` (EC50 outside ``doses``), and
         ``abstain``: the share of doses where the model had better not be asked. ``attrs["curve"]``: the predictions, tidy,
         with the dose's column, ``response``, ``support`` and ``abstain``.
 
@@ -260,6 +99,8 @@ class DrugQuestions(DrugParts):
         rows = []
         for where, part in curve.groupby(key, sort=False, observed=True):
             fit = fit_hill(part[design.dose_key], part["response"], bottom=0.0, level=level, alpha=1.0).iloc[0]
+            if is_noise(self.anchor_, found.questions[0].action, str(where)):
+                fit["flat"] = True
             rows.append({"perturbation": drug, key: where, **fit.to_dict(), "abstain": float(part["abstain"].mean())})
         out = pd.DataFrame(rows)
         out.attrs["curve"] = curve
@@ -336,12 +177,16 @@ class DrugQuestions(DrugParts):
         design = self._design
         where = np.array([q.context for q in found.questions], dtype=object)
         size = effect_size(found.effects)
-        response = np.zeros(len(where))
+        response: FloatArray = np.zeros(len(where))
+        directions = np.zeros_like(found.effects)
         for c in dict.fromkeys(where):
             rows = np.flatnonzero(where == c)
             along = found.effects[rows[np.argmax(size[rows])]] if signature is None else self._signature(signature)
             if np.abs(along).max() > 0:
                 response[rows] = signature_score(found.effects[rows], along)
+                directions[rows] = along
+        if axis == "time":  # smooth predictions don't see a response end
+            response = measured_responses(found, self.anchor_, directions, response)
         frame = pd.DataFrame({design.context_key or "context": where})
         for name in ("dose", "time"):
             if getattr(design, f"{name}_key") is not None:
@@ -364,6 +209,7 @@ class DrugQuestions(DrugParts):
         smiles: Mapping[str, str] | None = None,
         signature: pd.Series | Mapping[str, float] | None = None,
         max_groups: int = 4,
+        level: float = 0.9,
         seed: int = 0,
     ) -> pd.DataFrame:
         """Predict the response of each patient to a drug, and group patients that respond alike.
@@ -378,10 +224,14 @@ class DrugQuestions(DrugParts):
             Gene -> value: the response is the effect along it. By default along the mean effect over patients.
         max_groups, seed
             See :func:`scjepa.pharma.responder_groups`.
+        level
+            Share of measured responses that the intervals should cover, between 0 and 1.
 
         Returns
         -------
-        A row a patient, strongest response first: the patient's column, ``response``, ``size`` (length of the effect),
+        A row a patient, strongest response first: the patient's column, ``response``, ``lower`` and ``upper`` (the interval of
+        what would be measured in a patient who was not treated, by errors in contexts left out; NaN where none could be),
+        ``size`` (length of the effect),
         ``group`` (0 is the weakest; all 0 where there are no groups), ``support`` of a patient in its group over resamples,
         and ``abstain``. ``attrs["biomarkers"]``: genes that tell the groups apart in *untreated* cells (empty without
         groups); ``attrs["stability"]``: what was tried.
@@ -396,29 +246,15 @@ class DrugQuestions(DrugParts):
         if key is None:
             raise ValueError("stratify_patients needs patients: set the model up with patient_key= (or context_key=).")
         data = self._own_or_given(adata)
-        found = self._respond(drug, data, dose=dose, time=time, smiles=smiles)
-        contexts = np.array([q.context for q in found.questions], dtype=object)
-        patients = contexts
-        if key != self._design.context_key:
-            pairs = data.obs[[self._design.context_key, key]].astype(str).drop_duplicates()
-            of = dict(zip(pairs.iloc[:, 0], pairs.iloc[:, 1], strict=True))
-            patients = np.array([of[c] for c in contexts], dtype=object)
-        names = list(dict.fromkeys(patients))
-        if len(names) < 4:
-            raise ValueError(
-                f"{len(names)} patients with vehicle cells ({some(names)}): expected at least four to group."
-            )
-        mean = lambda x: np.stack([x[patients == name].mean(0) for name in names])
-        effects, untreated = mean(found.effects), mean(found.control)
-        along = effects.mean(0) if signature is None else self._signature(signature)
-        response = signature_score(effects, along)
-        groups = responder_groups(response, max_groups=max_groups, seed=seed)
-        out = pd.DataFrame({key: names, "response": response, "size": effect_size(effects)})
-        out["group"], out["support"] = groups.labels, groups.support
-        doubt = np.zeros(len(patients)) if found.trust is None else found.trust.abstain.astype(float)
-        out["abstain"] = [bool(doubt[patients == name].mean() > 0.5) for name in names]
-        out = out.sort_values("response", ascending=False, ignore_index=True)
-        told = pd.DataFrame(untreated, columns=self.var_names)
-        out.attrs["biomarkers"] = biomarkers(told, groups.labels) if groups.n_groups > 1 else pd.DataFrame()
-        out.attrs["stability"] = groups.table
-        return out
+        return stratified(
+            self._respond(drug, data, dose=dose, time=time, smiles=smiles),
+            data,
+            self.anchor_,
+            key=key,
+            context_key=self._design.context_key,
+            genes=self.var_names,
+            signature=None if signature is None else self._signature(signature),
+            max_groups=max_groups,
+            level=level,
+            seed=seed,
+        )

@@ -35,6 +35,8 @@ DESCRIPTORS = (
     "qed",
 )
 """What :func:`descriptors` computes unless told otherwise, by RDKit's names."""
+UNCLEAN = frozenset(".+-~>")
+"""A SMILES without any of these is one molecule without charges."""
 CACHED = 50_000
 """Molecules kept in memory by each cache."""
 
@@ -86,6 +88,8 @@ def canonical(smiles: str) -> str | None:
         mol = chem.MolFromSmiles(smiles.strip())
         if mol is None or not mol.GetNumAtoms():
             return None
+        if UNCLEAN.isdisjoint(smiles):  # one molecule, without charges: nothing to clean
+            return chem.MolToSmiles(mol)
         choose, uncharge = _cleaning()
         return chem.MolToSmiles(uncharge.uncharge(choose.choose(mol)))
 

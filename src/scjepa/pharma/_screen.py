@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
+from tqdm.auto import tqdm  # comes with scanpy, lightning and scvi-tools
 
 from scjepa._checks import require_positive_int, some
 from scjepa._types import FloatArray, Matrix
@@ -23,6 +24,8 @@ Library: TypeAlias = (
 )
 
 BLOCK = 4096
+DELAY = 2.0
+"""Seconds before a progress bar is shown."""
 NAMED = 5
 """Molecules that can't be read and are named in the log; of the rest only the number is kept."""
 
@@ -63,19 +66,36 @@ class TopK:
         self.seen, self.undefined = 0, 0
         self._names: list[list[str]] = []
         self._keys: list[FloatArray] = []
+        self._more: list[dict[str, np.ndarray]] = []
         self._held = 0
 
-    def update(self, names: Sequence[str], scores: npt.ArrayLike) -> None:
+    def update(
+        self, names: Sequence[str], scores: npt.ArrayLike, more: Mapping[str, npt.ArrayLike] | None = None
+    ) -> None:
         """Take in the scores of one block; NaN is counted and left out.
+
+        Parameters
+        ----------
+        names, scores
+            Of the block.
+        more
+            Further columns of the table, one value per drug; the same ones for every block.
 
         Raises
         ------
         ValueError
-            If there is not one score per name.
+            If there is not one score per name, or further columns don't fit.
         """
         values = np.asarray(scores, dtype=np.float64)
         if values.shape != (len(names),):
             raise ValueError(f"scores has shape {values.shape}: expected ({len(names)},), one per name of the block.")
+        told = {name: np.asarray(column) for name, column in (more or {}).items()}
+        wrong = [name for name, column in told.items() if column.shape != values.shape]
+        if wrong or (self._more and set(told) != set(self._more[0])):
+            raise ValueError(
+                f"further columns {some(wrong or sorted(told)) or '(none)'} don't fit: expected one value per name, and the "
+                "same columns for every block."
+            )
         self.seen += len(values)
         known = np.flatnonzero(~np.isnan(values))
         self.undefined += len(values) - len(known)
@@ -87,6 +107,7 @@ class TopK:
             keys, known = keys[within], known[within]
         self._names.append([str(names[i]) for i in known.tolist()])
         self._keys.append(keys)
+        self._more.append({name: column[known] for name, column in told.items()})
         self._held += len(keys)
         if self.k is not None and self._held > 4 * self.k:
             self._shrink()
@@ -94,8 +115,9 @@ class TopK:
     def table(self) -> pd.DataFrame:
         """Return the best so far: ``rank`` from 1, ``name``, ``score``; of tied drugs the one that came first is first."""
         self._shrink()
-        names, keys = (self._names[0], self._keys[0]) if self._keys else ([], np.zeros(0))
-        return pd.DataFrame({"rank": np.arange(1, len(keys) + 1), "name": names, "score": -self.sign * keys + 0.0})
+        names, keys, more = (self._names[0], self._keys[0], self._more[0]) if self._keys else ([], np.zeros(0), {})
+        ranks = np.arange(1, len(keys) + 1)
+        return pd.DataFrame({"rank": ranks, "name": names, "score": -self.sign * keys + 0.0, **more})
 
     def _shrink(self) -> None:
         if not self._keys:
@@ -103,15 +125,18 @@ class TopK:
         keys, names = np.concatenate(self._keys), [n for part in self._names for n in part]
         order = np.argsort(keys, kind="stable")[: self.k]  # parts are in the order in which they came
         self._names, self._keys = [[names[i] for i in order]], [keys[order]]
+        self._more = [{name: np.concatenate([part[name] for part in self._more])[order] for name in self._more[0]}]
         self._held = len(order)
 
 
 def screen(
     blocks: Iterable[Block],
-    score: Callable[[Matrix], npt.ArrayLike],
+    score: Callable[[Matrix], npt.ArrayLike | Mapping[str, npt.ArrayLike]],
     *,
     top_k: int | None = None,
     largest: bool = True,
+    total: int | None = None,
+    enable_progress_bar: bool = False,
 ) -> pd.DataFrame:
     """Score a library block by block and return the best drugs.
 
@@ -120,15 +145,20 @@ def screen(
     blocks
         From :func:`library_blocks`, or any iterable of :class:`Block`.
     score
-        What a block's ``(drugs, features)`` values are worth: one number per drug. NaN is left out, with a log line.
+        What a block's ``(drugs, features)`` values are worth: one number per drug; or a mapping with these under ``"score"``
+        and further columns beside. NaN is left out, with a log line.
     top_k
         How many to return; None for all, which holds one number and name per drug.
     largest
         Whether high scores are good.
+    total
+        How many drugs there are, for the progress bar; None if that is not known.
+    enable_progress_bar
+        Show how far the screen is, if it takes more than two seconds.
 
     Returns
     -------
-    DataFrame ``rank``, ``name``, ``score``, best first; ties in the order of the library.
+    DataFrame ``rank``, ``name``, ``score`` and further columns, best first; ties in the order of the library.
 
     Raises
     ------
@@ -145,8 +175,12 @@ def screen(
     1     2    c    2.0
     """
     best = TopK(top_k, largest=largest)
-    for block in blocks:
-        best.update(block.names, score(block.values))
+    with tqdm(total=total, unit=" drugs", unit_scale=True, delay=DELAY, disable=not enable_progress_bar) as bar:
+        for block in blocks:
+            found = score(block.values)
+            told = dict(found) if isinstance(found, Mapping) else {"score": found}
+            best.update(block.names, told.pop("score"), told)
+            bar.update(len(block.names))
     if not best.seen:
         raise ValueError("no drug of the library could be read: it is empty, or its SMILES are wrong (see the log).")
     if best.undefined:

@@ -152,6 +152,7 @@ def test_provenance_says_who_what_and_from_what() -> None:
     frame = pd.DataFrame({"perturbation": ["A"], "context": ["x"], "n_cells": [3]}, index=[7])
     found = provenance("M", DESIGN, frame)
     train = found.pop("train")
+    assert found.pop("scale") == "lognorm" and provenance("M", DESIGN, frame, "signature")["scale"] == "signature"
     assert found == {"model": "M", "perturbation_key": "p", "control": "ctl", "context_key": "line", "separator": "+"}
     assert train.to_dict("list") == {"perturbation": ["A"], "context": ["x"]} and train.index.tolist() == ["0"]
     assert provenance("M", Design("p"), frame)["context_key"] == ""  # h5ad has no None

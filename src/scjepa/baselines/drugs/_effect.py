@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,10 +12,14 @@ import pandas as pd
 from scjepa._checks import some
 from scjepa._types import FloatArray
 from scjepa.baselines._base import SelfJudging, table_from_state, table_state
+from scjepa.baselines._kernel_effect import KernelEffect
 from scjepa.baselines._threads import on_one_thread
+from scjepa.baselines.drugs._few import FewContexts
 from scjepa.baselines.drugs._judging import LEAST_ROWS, Judge, coordinates, row_noise
 from scjepa.baselines.drugs._questions import CLASSES, NEW_CONTEXT, classify, left_with
+from scjepa.baselines.drugs._remarks import remarks, silent
 from scjepa.baselines.drugs._rows import AXES, Rows, canonical_order, finite, nothing_done
+from scjepa.baselines.drugs._screener import Screener, nothing_to_screen, screener
 from scjepa.baselines.drugs._structure import Structure
 from scjepa.baselines.drugs._support import distances, support
 from scjepa.data import ConditionTable
@@ -44,7 +49,8 @@ class DrugEffect(SelfJudging):
     *Guard.* Evidence alone does not protect: it keeps structure where structure hurts. So the process, the same without
     structure, and simple rules (no change, the mean, the mean per context and dose, the mean per drug, the nearest dose and
     time, straight lines in their logarithms, ridge on structures) are weighed by the errors of rows left out as questions
-    of the class are asked (:func:`scjepa.baselines.drugs._guard.weigh`):
+    of the class are asked (:func:`scjepa.baselines.drugs._guard.weigh`); for molecules never given, of which little can be
+    known, whatever leaves the mean per context must win surely (:func:`scjepa.baselines.drugs._guard.weigh_cautiously`):
 
     ================== =========================================================== ==================================
     class              a question is of this class when                            left out
@@ -63,6 +69,9 @@ class DrugEffect(SelfJudging):
     ``unseen``         a drug was never given                                      drugs
     ``unseen context`` neither drug nor context was seen                           drugs in contexts
     ================== =========================================================== ==================================
+
+    *Few contexts.* Three to eight contexts of up to three drugs tell little when one is left out: for new ones see
+    :class:`scjepa.baselines.drugs._few.FewContexts`, which keeps the size that transfer shows.
 
     Later rows of the table take precedence over earlier ones except that the classes of dose and time are of single drugs
     in contexts where they were given. Where a class can't be left out, the nearest one's weights count, or fixed ones.
@@ -115,6 +124,9 @@ class DrugEffect(SelfJudging):
     """
 
     name: ClassVar[str] = "drug anchor"
+    own_classes: ClassVar[bool] = True
+    _few: FewContexts | None
+    _judge: Judge
 
     def __init__(
         self,
@@ -146,6 +158,12 @@ class DrugEffect(SelfJudging):
         self._prepare()
         self.kernels_: list[list[Any]] = [[spec, weight] for spec, weight in self._judge.choose()]
         self.picks_ = self._judge.picks(self._classes())
+        self._few = FewContexts.of(table.rows(self._active))
+        if self._few is not None:
+            left = self._few.left_out()
+            judged = np.isfinite(left).all(1)
+            wrong = (left - np.asarray(table.effects)[self._active])[judged]
+            self.picks_["context"] |= {"few": self._few.state(), "error": float(np.sqrt((wrong**2).mean(1)).mean())}
         return self
 
     def also(
@@ -166,7 +184,7 @@ class DrugEffect(SelfJudging):
         new.structure = self.structure.joined(Structure.of(similarity, features))
         if hasattr(self, "picks_"):
             new._prepare()
-            new._judge.mixture = self._judge.mixture
+            new._judge.mixture, new._few = self._judge.mixture, self._few
         return new
 
     @on_one_thread
@@ -192,6 +210,9 @@ class DrugEffect(SelfJudging):
             for cls in dict.fromkeys(classes[index]):
                 here = classes[index] == cls
                 out[index[here]] = self._mixed({k: v[here] for k, v in predicted.items()}, cls) @ self._axes.T
+            new = index[classes[index] == "context"]
+            if self._few is not None and len(new):
+                out[new] = _filled(self._few.effects(query.rows(new)), out[new])
         return out
 
     def classes(self, query: ConditionTable) -> np.ndarray:
@@ -245,6 +266,10 @@ class DrugEffect(SelfJudging):
             here = own[index] == c
             rows = self._active[index[here]]
             out[rows] = self._mixed({k: v[here] for k, v in predicted.items()}, c) @ self._axes.T
+            if c == "context" and self._few is not None:
+                at = np.full(len(out), -1)
+                at[self._active] = np.arange(len(self._active))
+                out[rows] = _filled(self._few.left_out()[at[rows]], out[rows])
         return out
 
     @on_one_thread
@@ -305,6 +330,92 @@ class DrugEffect(SelfJudging):
             raise ValueError("there is nothing near to questions without a drug, at dose zero or for no time.")
         return support(self._rows, self._questions(query), self.structure)
 
+    @on_one_thread
+    def screener(self, context: str, *, dose: float | None = None, time: float | None = None) -> Screener:
+        """Return what predicts molecules never given, by the million, in one context at one dose and time.
+
+        Parameters
+        ----------
+        context
+            Seen in training or not.
+        dose, time
+            If the training table has them.
+
+        Returns
+        -------
+        Its ``effects({description: features})`` are those of :meth:`effects` after :meth:`also`.
+
+        Raises
+        ------
+        ValueError
+            Without features of drugs (similarities can't be computed for others), and as :meth:`effects`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> from scjepa.baselines import DrugEffect
+        >>> from scjepa.data import ConditionTable
+        >>> bits = pd.DataFrame(np.random.default_rng(0).integers(0, 2, (8, 20)), index=list("ABCDEFGH"))
+        >>> effects = bits.to_numpy(dtype=float)[:, :5]
+        >>> table = ConditionTable(tuple((n,) for n in bits.index), np.array(["x"] * 8), np.zeros((8, 5)), effects)
+        >>> DrugEffect(features=bits).fit(table).screener("x").effects({"features": np.ones((1000, 20))}).shape
+        (1000, 5)
+        """
+        of = lambda value: None if value is None else np.array([value], dtype=float)
+        genes = self.table_.control.shape[1] if hasattr(self, "picks_") else 0
+        asked = ConditionTable(((),), np.array([context], object), np.zeros((1, genes)), dose=of(dose), time=of(time))
+        self._fitted(asked)
+        if all(part.kind == "similarity" for part in self.structure.parts.values()):
+            raise ValueError(
+                "a screener compares molecules by their features, and this baseline has none of its drugs: make it with "
+                "DrugEffect(features=)."
+            )
+        known = self._rows.drugs
+        if any(value is not None and value <= 0 for value in (dose, time)):
+            return nothing_to_screen(self.structure, known, genes)
+        log = lambda value: None if value is None else np.log10(np.array([value], dtype=float))
+        place = Rows(known, np.zeros((1, len(known))), np.array([str(context)]), log(dose), log(time))
+        one = replace(place, drugs=(*known, "a molecule"), design=np.eye(1, len(known) + 1, len(known)))
+        cls = str(classify(self._rows, one)[0])
+        return screener(
+            self._judge.experts(), self.structure, lambda said: self._mixed(said, cls), place, cls, self._axes
+        )
+
+    def remarks(self, query: ConditionTable) -> pd.DataFrame:
+        """Return where predictions rest on little: new molecules unlike all others, doses and times out of range.
+
+        Parameters
+        ----------
+        query
+            Any questions.
+
+        Returns
+        -------
+        A row a question: ``class``, ``nearest_drug`` and ``similarity`` as in :meth:`support`; ``support``, a word:
+        ``"structure uninformative"`` (a molecule never given whose nearest one in training is less alike than .35: its
+        prediction is the mean response), ``"dose beyond"`` or ``"time beyond"`` (outside of what was measured of the drug), else
+        ``""``; and ``remark``, the same in a sentence.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from scjepa.baselines import DrugEffect
+        >>> from scjepa.data import ConditionTable
+        >>> dose, where = np.array([1.0, 10.0]), np.array(["x", "x"])
+        >>> table = ConditionTable((("A",), ("A",)), where, np.zeros((2, 3)), np.ones((2, 3)), dose=dose)
+        >>> asked = ConditionTable((("A",), ("A",)), where, np.zeros((2, 3)), dose=np.array([3.0, 30.0]))
+        >>> DrugEffect().fit(table).remarks(asked)["remark"].tolist()
+        ['', 'dose 30 is above the highest measured, 10']
+        """
+        out = silent(len(query))
+        able = (self.classes(query) != "") & ~nothing_done(query)
+        if able.any():
+            rows = self._questions(query.rows(np.flatnonzero(able)))
+            told = remarks(self._rows, rows, support(self._rows, rows, self.structure))
+            out.loc[able, :] = told.to_numpy()
+        return out.astype({"similarity": float})
+
     def rows_like(self, cls: str, *, combinations: bool, usable: np.ndarray) -> np.ndarray:
         """Return the rows whose left-out predictions are like questions of a class, boolean ``(n,)``."""
         many = self.table_.order >= 2
@@ -349,6 +460,11 @@ class DrugEffect(SelfJudging):
             new.kernels_ = [[dict(spec), float(weight)] for spec, weight in state["kernels"]]
             new._judge.mixture = [(spec, weight) for spec, weight in new.kernels_]
             new.picks_ = {c: dict(pick) for c, pick in state["picks"].items()}
+            few = new.picks_.get("context", {}).get("few")
+            if few is not None:
+                table = new.table_.rows(new._active)
+                kernel = KernelEffect.from_state({**few["kernel"], "table": table_state(table)})
+                new._few = FewContexts(table, kernel, few["choice"])
         return new
 
     # ---------------------------------------------------------------- how it is done
@@ -370,6 +486,7 @@ class DrugEffect(SelfJudging):
         values, self._axes = coordinates(effects)
         noise = row_noise(table.rows(active), self._rows, values)
         cells = table.variance is not None and len(table.n_cells) > 0
+        self._few = None
         self._judge = Judge(self._rows, values, noise, self.structure, width=effects.shape[1], cells=cells)
 
     def _fitted(self, query: ConditionTable) -> ConditionTable:
@@ -406,3 +523,9 @@ class DrugEffect(SelfJudging):
         """Return the weighted prediction of a class."""
         weights = self.picks_[cls]["weights"]
         return np.asarray(sum(weight * predicted[name] for name, weight in weights.items()))
+
+
+def _filled(effects: FloatArray, otherwise: FloatArray) -> FloatArray:
+    """Return ``effects``, and other ones for rows without."""
+    able = np.asarray(np.isfinite(effects).all(1))
+    return np.where(able[:, None], effects, otherwise)

@@ -12,6 +12,10 @@ from scjepa._types import FloatArray
 
 ROUNDS = 30
 LEAST_WEIGHT = 0.01
+RISK = 1.5
+"""Standard errors by which weights must win, in a part that was not looked at, before they leave the null prediction."""
+PART = 0.25
+"""Such a part is so many of the units that judge: a fifth of all units, as in five folds."""
 
 
 class Verdict(NamedTuple):
@@ -79,18 +83,7 @@ def weigh(products: FloatArray, names: Sequence[str], plain: Sequence[str], unit
     errors = each.mean(0)
     simple = [names.index(name) for name in plain]
     best = simple[int(np.argmin(errors[simple]))]
-    floor = max(1e-6 * float(errors.max()), 1e-300)
-    w: FloatArray = np.zeros(len(names))
-    w[int(np.argmin(errors))] = 1.0
-    inverse = np.ones(len(products))
-    for _ in range(ROUNDS):
-        size = np.sqrt(np.maximum(np.einsum("k,nkl,l->n", w, products, w), 0))
-        inverse = 1 / np.maximum(size, floor)
-        new = _simplex(np.einsum("n,nkl->kl", inverse, products))
-        if np.abs(new - w).max() < 1e-6:
-            w = new
-            break
-        w = new
+    w, inverse = _stacked(products)
     step = w.copy()
     step[best] -= 1.0
     missed = -np.einsum("nl,l->n", products[:, best], step) * inverse
@@ -107,8 +100,105 @@ def weigh(products: FloatArray, names: Sequence[str], plain: Sequence[str], unit
             follow = float(np.clip(slope * (1 - spread / slope**2), 0, 1))
     w = follow * w
     w[best] += 1 - follow
-    w[w < LEAST_WEIGHT] = 0
+    return _verdict(w, products, names, best, width, follow)
+
+
+def weigh_cautiously(
+    products: FloatArray,
+    names: Sequence[str],
+    plain: Sequence[str],
+    units: np.ndarray,
+    width: int,
+    null: Sequence[str],
+    never: Sequence[str] = (),
+) -> Verdict:
+    r"""Weigh predictions so that they are no worse than a null prediction, also in a small part of what will be asked.
+
+    Where little can be won, as for molecules never seen, weights that are best on average lose in many a fold of a small set.
+    So these weights have the least upper bound of what units lose, :math:`d_u(w) = \bar e_u(w) - \bar e_u(p)` with
+    :math:`p` the null prediction and :math:`\bar e` the mean root squared error over the rows of a unit,
+
+    .. math:: \bar d(w) + r\, s(w) \sqrt{1/n + 1/m}
+
+    where :math:`s^2 = 2 \sum_u \max(0, d_u - \bar d)^2 / (n - 1)` is the variance over the ``n`` units as their upper half
+    shows it, and :math:`m = n/4`, a fifth of all: the bound is for the mean of so many units that were not looked at. Great
+    gains of a few units are no risk, as the plain variance would have it. The bound is 0 at the null prediction, so that is
+    what few units or an uncertain gain leave. (Portfolios by mean and semideviation: Markowitz 1959, *Portfolio Selection*.)
+
+    Parameters
+    ----------
+    products, names, plain, units, width
+        As in :func:`weigh`.
+    null
+        Names of null predictions; the first one that is there counts.
+    never
+        Names of predictions that get no weight, only their error is told.
+
+    Returns
+    -------
+    ``plain`` is the null prediction, and ``follow`` the weight of all others.
+
+    Examples
+    --------
+    The second prediction wins in every unit; the third one wins as much on average, but not in each.
+
+    >>> import numpy as np
+    >>> from scjepa.baselines.drugs._guard import weigh_cautiously
+    >>> rng = np.random.default_rng(0)
+    >>> errors = rng.normal(size=(12, 1, 300)) * [[1.0], [0.9], [1.0]]
+    >>> errors[:, 2] *= np.where(np.arange(12) % 2, 0.4, 1.4)[:, None]
+    >>> products = np.einsum("nkg,nlg->nkl", errors, errors)
+    >>> weigh_cautiously(products, ["mean", "ridge", "odd"], ["mean"], np.arange(12), 300, ["mean"]).weights
+    {'ridge': 1.0}
+    """
+    best = next((names.index(name) for name in null if name in names), names.index(plain[0]))
+    start: FloatArray = np.zeros(len(names))
+    start[best] = 1.0
+    each = np.sqrt(np.maximum(products[:, best, best], 0))
+    _, unit = np.unique(units, return_inverse=True)
+    n = int(unit.max()) + 1
+    if n < 2 or not each.mean() > 0:
+        return _verdict(start, products, names, best, width, 0.0)
+    scale = each.mean() * len(unit) / n
+    unsure = RISK * np.sqrt(1 / n + 1 / max(PART * n, 1.0))
+
+    def bound(w: FloatArray) -> tuple[float, FloatArray]:
+        pull = products @ w
+        size = np.sqrt(np.maximum(pull @ w, 1e-12 * scale**2))
+        lost = np.bincount(unit, size - each) / scale
+        slope = np.stack([np.bincount(unit, column) for column in (pull / size[:, None]).T], 1) / scale
+        above = np.maximum(lost - lost.mean(), 0)
+        spread = np.sqrt(2 * (above @ above) / (n - 1) + 1e-10)
+        steeper = 2 * (above @ slope - above.sum() * slope.mean(0)) / (n - 1) / spread
+        return float(lost.mean() + unsure * spread), slope.mean(0) + unsure * steeper
+
+    able = np.flatnonzero([name not in never or i == best for i, name in enumerate(names)])
+    stacked: FloatArray = np.zeros(len(names))
+    stacked[able] = _stacked(products[np.ix_(np.arange(len(products)), able, able)])[0]
+    first = min((start, (start + stacked) / 2, stacked), key=lambda w: bound(w)[0])
+    found = scipy.optimize.minimize(
+        bound,
+        0.98 * first + 0.02 * start,
+        jac=True,
+        method="SLSQP",
+        bounds=[(0.0, float(i in able)) for i in range(len(names))],
+        constraints=[{"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(len(w))}],
+        options={"maxiter": 100, "ftol": 1e-7},
+    )
+    w = np.clip(found.x, 0.0, 1.0)
+    w = w / w.sum() if np.isfinite(w).all() and w.sum() > 0 else start
+    if not bound(w)[0] < bound(start)[0]:
+        w = start
+    return _verdict(w, products, names, best, width, 1 - float(w[best]))
+
+
+def _verdict(
+    w: FloatArray, products: FloatArray, names: Sequence[str], best: int, width: int, follow: float
+) -> Verdict:
+    """Return weights without the smallest, and what they reach."""
+    w = np.where(w < LEAST_WEIGHT, 0.0, w)
     w /= w.sum()
+    errors = np.sqrt(np.maximum(np.einsum("nkk->nk", products), 0)).mean(0)
     size = np.sqrt(np.maximum(np.einsum("k,nkl,l->n", w, products, w), 0))
     scale = float(np.sqrt(max(width, 1)))
     return Verdict(
@@ -118,6 +208,23 @@ def weigh(products: FloatArray, names: Sequence[str], plain: Sequence[str], unit
         {name: float(e) / scale for name, e in zip(names, errors, strict=True)},
         follow,
     )
+
+
+def _stacked(products: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the weights with the least mean root squared error over rows, and the inverse error of each row under them."""
+    errors = np.sqrt(np.maximum(np.einsum("nkk->nk", products), 0)).mean(0)
+    floor = max(1e-6 * float(errors.max()), 1e-300)
+    w: FloatArray = np.zeros(len(errors))
+    w[int(np.argmin(errors))] = 1.0
+    inverse = np.ones(len(products))
+    for _ in range(ROUNDS):
+        size = np.sqrt(np.maximum(np.einsum("k,nkl,l->n", w, products, w), 0))
+        inverse = 1 / np.maximum(size, floor)
+        new = _simplex(np.einsum("n,nkl->kl", inverse, products))
+        if np.abs(new - w).max() < 1e-6:
+            return new, inverse
+        w = new
+    return w, inverse
 
 
 def _simplex(matrix: FloatArray) -> FloatArray:

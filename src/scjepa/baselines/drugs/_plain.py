@@ -40,9 +40,6 @@ class Plain:
 
     def predict(self, query: Rows) -> dict[str, FloatArray]:
         """Return predictions ``(m, columns)`` by the name of the rule."""
-        if query.doses is not None:  # each drug at its own dose
-            items, row = query.items()
-            return {name: summed(values, row, len(query)) for name, values in self.predict(items).items()}
         each = self.values / np.maximum(self.rows.order, 1)[:, None]  # of one drug of the row
         mean = each.mean(0)
         where = self.by_place(query)
@@ -102,22 +99,21 @@ class Plain:
         """Return sums over drugs of their measurements at the nearest time and dose, in the row's context if there are any."""
         return self._each_drug(query, fallback, self._nearest)
 
-    def _nearest(self, own: np.ndarray, i: int, query: Rows) -> FloatArray:
+    def _nearest(self, own: np.ndarray, asked: dict[str, float]) -> FloatArray:
         gap = np.zeros(len(own))
-        for axis in query.axes:
-            gap = gap + np.abs(getattr(self.rows, axis)[own] - getattr(query, axis)[i])
+        for axis, level in asked.items():
+            gap = gap + np.abs(getattr(self.rows, axis)[own] - level)
         return np.asarray(self.values[own[gap <= gap.min() + 1e-9]].mean(0))
 
     def linear(self, query: Rows, mean: FloatArray) -> FloatArray:
         """Return sums over drugs of straight lines in the logarithms of dose and time, least squares for each drug."""
         return self._each_drug(query, query.order[:, None] * mean, self._line)
 
-    def _line(self, own: np.ndarray, i: int, query: Rows) -> FloatArray:
-        at = np.stack([getattr(self.rows, axis)[own] for axis in query.axes], 1)
-        asked = np.array([getattr(query, axis)[i] for axis in query.axes])
+    def _line(self, own: np.ndarray, asked: dict[str, float]) -> FloatArray:
+        at = np.stack([getattr(self.rows, axis)[own] for axis in asked], 1)
         middle = at.mean(0)
         slope = np.linalg.lstsq(at - middle, self.values[own] - self.values[own].mean(0), rcond=1e-6)[0]
-        return np.asarray(self.values[own].mean(0) + (asked - middle) @ slope)
+        return np.asarray(self.values[own].mean(0) + (np.array(list(asked.values())) - middle) @ slope)
 
     def _each_drug(self, query: Rows, fallback: FloatArray, rule: Callable[..., FloatArray]) -> FloatArray:
         single = self.rows.order == 1
@@ -131,7 +127,7 @@ class Plain:
                     out[i] += fallback[i] / len(drugs)
                     continue
                 here = own[self.rows.contexts[own] == query.contexts[i]]
-                out[i] += rule(here if len(here) else own, i, query)
+                out[i] += rule(here if len(here) else own, {axis: query.level(axis, i, int(j)) for axis in query.axes})
         return out
 
     def ridge(self, query: Rows, where: FloatArray) -> FloatArray:

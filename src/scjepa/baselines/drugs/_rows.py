@@ -109,6 +109,12 @@ class Rows:
             dose = self.doses[index[:, None], both]
         return self.take(index), both, dose
 
+    def level(self, axis: str, row: int, drug: int) -> float:
+        """Return the level of dose or time at which a row has one of its drugs."""
+        if axis == "dose" and self.doses is not None:
+            return float(self.doses[row, drug])
+        return float(getattr(self, axis)[row])
+
     def levels(self, axis: str, drug: int) -> FloatArray:
         """Return the levels of dose or time at which the drug of a column was given alone or with others, ascending."""
         given = self.design[:, drug] > 0

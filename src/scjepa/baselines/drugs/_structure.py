@@ -172,13 +172,14 @@ class Structure:
         return cls(parts)
 
     def joined(self, more: Structure) -> Structure:
-        """Return the structures with those of more drugs, described in the same ways."""
-        if set(more.parts) != set(self.parts):
+        """Return the structures with those of more drugs, described in the same ways or some of them."""
+        if not more.parts or not set(more.parts) <= set(self.parts):
             raise ValueError(
                 f"structures are described by {some(sorted(self.parts)) or 'nothing'}, those of more drugs by "
                 f"{some(sorted(more.parts)) or 'nothing'}. Describe both in the same ways."
             )
-        return Structure({name: part.joined(more.parts[name]) for name, part in self.parts.items()})
+        joined = lambda name, part: part.joined(more.parts[name]) if name in more.parts else part
+        return Structure({name: joined(name, part) for name, part in self.parts.items()})
 
     def __bool__(self) -> bool:
         return bool(self.parts)

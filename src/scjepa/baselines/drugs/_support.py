@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -34,30 +36,43 @@ def support(rows: Rows, query: Rows, structure: Structure) -> pd.DataFrame:
     known = np.flatnonzero(given)
     names = np.array([rows.drugs[j] for j in known], dtype=object)
     alike = _similarity(query, rows, structure)[:, known]
-    out: dict[str, list] = {"nearest_drug": [], "similarity": []}
+    # pairs of a question and one of its drugs, in the order of questions
+    which, drug = np.nonzero(query.design)
+    nearest = alike.argmax(1)[drug]
+    counted = np.bincount(which, minlength=len(query))
+    least = np.ones(len(query))
+    np.minimum.at(least, which, alike.max(1)[drug])
+    called = names[nearest]
+    first = np.concatenate([[0], np.cumsum(counted)])
+    out: dict[str, Any] = {
+        "nearest_drug": ["+".join(called[i:j]) for i, j in zip(first[:-1], first[1:], strict=True)],
+        "similarity": least,
+    }
     for axis in query.axes:
-        out |= {f"{axis}_ratio": [], f"inside_{axis}": []}
-    measured_here = []
-    seen = set(rows.contexts)
-    for i in range(len(query)):
-        drugs = np.flatnonzero(query.design[i])
-        nearest = [int(alike[j].argmax()) for j in drugs]
-        out["nearest_drug"].append("+".join(names[j] for j in nearest))
-        out["similarity"].append(min((float(alike[j].max()) for j in drugs), default=1.0))
-        mine = rows.design[:, known[nearest]].any(1) if len(drugs) else np.zeros(len(rows), bool)
-        measured_here.append(bool((mine & (rows.contexts == query.contexts[i])).any()))
-        for axis in query.axes:
-            asked = getattr(query, axis)[i]
-            ratio, inside = [], True
-            for j in nearest:
-                levels = rows.levels(axis, int(known[j]))
-                gap = asked - levels
-                ratio.append(float(gap[np.abs(gap).argmin()]))
-                inside &= bool(levels[0] - SAME_LEVEL <= asked <= levels[-1] + SAME_LEVEL)
-            out[f"{axis}_ratio"].append(10 ** max(ratio, key=abs, default=0.0))
-            out[f"inside_{axis}"].append(inside)
+        own = query.doses if axis == "dose" else None
+        asked = getattr(query, axis)[which] if own is None else own[which, drug]
+        ratio, inside = np.zeros(len(query)), np.ones(len(query), bool)
+        gap, within = np.zeros(len(which)), np.ones(len(which), bool)
+        for j in np.unique(nearest):
+            mine = np.flatnonzero(nearest == j)
+            levels = rows.levels(axis, int(known[j]))
+            apart = asked[mine][:, None] - levels
+            gap[mine] = apart[np.arange(len(mine)), np.abs(apart).argmin(1)]
+            within[mine] = (levels[0] - SAME_LEVEL <= asked[mine]) & (asked[mine] <= levels[-1] + SAME_LEVEL)
+        farthest = np.lexsort(
+            (-np.arange(len(which)), np.abs(gap), which)
+        )  # of each question, the widest gap comes last
+        ratio[which[farthest]] = gap[farthest]
+        np.logical_and.at(inside, which, within)
+        out |= {f"{axis}_ratio": 10**ratio, f"inside_{axis}": inside}
+    places, place = np.unique(np.concatenate([rows.contexts, query.contexts]), return_inverse=True)
+    of_rows, of_query = place[: len(rows)], place[len(rows) :]
+    there = np.zeros((len(known), len(places)), bool)
+    row, given_there = np.nonzero(rows.design[:, known])
+    there[given_there, of_rows[row]] = True
+    measured_here = np.bincount(which, there[nearest, of_query[which]], minlength=len(query)) > 0
     table = pd.DataFrame(out)
-    table["context_seen"] = np.isin(query.contexts, sorted(seen))
+    table["context_seen"] = np.isin(query.contexts, rows.contexts)
     table["drug_seen_there"] = measured_here
     table.insert(0, "class", classify(rows, query) if len(query) else [])
     return table
@@ -75,10 +90,11 @@ def distances(rows: Rows, query: Rows, structure: Structure) -> FloatArray:
         gap = np.log10(found[f"{axis}_ratio"].to_numpy(dtype=float))
         near = near * np.exp(-(gap**2) / (2 * WIDTH[axis] ** 2))
     where = np.where(found["drug_seen_there"], 1.0, np.where(found["context_seen"], 1 - CROSSED, 1 - NEW))
+    many = np.flatnonzero(query.order > 1)
+    asked = query.design[many, : len(rows.drugs)] > 0
+    same = (asked[:, None] == (np.unique(rows.design, axis=0) > 0)).all(2).any(1)
     together = np.ones(len(query))
-    given = {row.tobytes() for row in rows.design}
-    for i in np.flatnonzero(query.order > 1):
-        together[i] = 1.0 if query.design[i, : len(rows.drugs)].tobytes() in given else 1 - CROSSED
+    together[many] = np.where(same, 1.0, 1 - CROSSED)
     return np.asarray(np.clip(1 - near * where * together, 0.0, 1.0))
 
 

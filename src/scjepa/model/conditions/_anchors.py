@@ -75,7 +75,9 @@ class Anchors:
         if wanted in ("kernel", KernelEffect.name):
             return KernelEffect(**changes)
         if wanted not in ANCHORS:
-            raise ValueError(f"anchor={wanted!r}: expected 'kernel', None, a baseline, or one of {sorted(ANCHORS)}.")
+            raise ValueError(
+                f"anchor={wanted!r}: expected 'kernel', None, a baseline, or one of {sorted(ANCHORS, key=str.lower)}."
+            )
         return ANCHORS[wanted]()
 
     def fit(self, table: ConditionTable, *, n_contexts: int = 1) -> Self:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeGuard
 
 import numpy as np
 
 from scjepa._types import FloatArray
-from scjepa.baselines import SelfJudging
+from scjepa.baselines import Baseline, SelfJudging
+from scjepa.baselines._base import condition_keys
 from scjepa.data import ConditionTable
 from scjepa.model.conditions._anchors import Anchors
 from scjepa.model.conditions._known import Known
@@ -132,9 +133,9 @@ class Gate:
         self.gains: dict[str, float] = dict(gains or {})
 
     @classmethod
-    def fixed(cls, share: float) -> Self:
-        """Return a gate that is the same for all questions."""
-        return cls(dict.fromkeys(CLASSES, float(share)))
+    def fixed(cls, share: float, classes: Iterable[str] = ()) -> Self:
+        """Return a gate that is the same for all questions, also of further ``classes``."""
+        return cls(dict.fromkeys([*CLASSES, *classes], float(share)))
 
     @classmethod
     def fit(cls, evidence: list[Evidence], own: Mapping[str, bool]) -> Self:
@@ -147,8 +148,9 @@ class Gate:
         own
             Class -> whether effects are a context's own, see :func:`contexts_matter`.
         """
-        judged = {c: sum(e.cls == c for e in evidence) for c in CLASSES}
-        found = {c: weigh([e for e in evidence if e.cls == c]) for c in CLASSES}
+        classes = list(dict.fromkeys([*CLASSES, *sorted({e.cls for e in evidence})]))
+        judged = {c: sum(e.cls == c for e in evidence) for c in classes}
+        found = {c: weigh([e for e in evidence if e.cls == c]) for c in classes}
         shares = {c: weighed.share for c, weighed in found.items()}
         for c in ("combination", "single"):
             if own[c] and judged[c] < FEW:
@@ -159,20 +161,29 @@ class Gate:
         logger.info(
             "share of the network's correction that counts, and what it takes off the anchor's squared error of left-out "
             "conditions (noise taken off): %s.",
-            "; ".join(f"{c} {shares[c]:.2f} ({judged[c]} left out{bought(c)})" for c in CLASSES),
+            "; ".join(f"{c} {shares[c]:.2f} ({judged[c]} left out{bought(c)})" for c in classes),
         )
         return cls(shares, gains)
 
-    def share(self, question: ConditionTable, known: Known) -> FloatArray:
+    def share(self, question: ConditionTable, known: Known, judge: Baseline | None = None) -> FloatArray:
         """Return the share ``(m,)`` of the network's correction for each question, given what was trained on.
+
+        With a ``judge`` that has classes of its own each of them has a share, a class that could not be judged none, and only
+        conditions that were trained on at this dose and time count as such.
 
         Conditions that the network was trained on get all of it, unless effects are a context's own: then the anchor
         that looks at contexts knows them better.
         """
-        classes = classes_of(question, known.contexts, known.named)
+        classes, seen = classes_of(question, known.contexts, known.named), known.among(question)
+        kinds = classes
+        if has_own_classes(judge):
+            kinds = classes_of(question, known.contexts, known.named, judge)
+            keys = lambda of: zip(condition_keys(of), of.contexts.astype(str), strict=True)
+            fitted = set(keys(judge.table_))
+            seen = [key in fitted for key in keys(question)]
         return np.array([
-            self.shares.get(f"trained {cls}", 1.0) if seen else self.shares.get(cls, 0.0)
-            for seen, cls in zip(known.among(question), classes, strict=True)
+            self.shares.get(f"trained {cls}", 1.0) if trained else self.shares.get(kind, 0.0)
+            for trained, cls, kind in zip(seen, classes, kinds, strict=True)
         ])  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -200,13 +211,23 @@ def contexts_matter(anchors: Anchors, cls: str) -> bool:
     return bool(own < 0.95 * shared)
 
 
-def classes_of(question: ConditionTable, contexts: Iterable[str], names: Iterable[str]) -> np.ndarray:
+def has_own_classes(judge: Baseline | None) -> TypeGuard[SelfJudging]:
+    """Return whether an anchor tells more classes of questions apart than :data:`CLASSES`."""
+    return isinstance(judge, SelfJudging) and judge.own_classes
+
+
+def classes_of(
+    question: ConditionTable, contexts: Iterable[str], names: Iterable[str], judge: Baseline | None = None
+) -> np.ndarray:
     """Return the class of each question ``(m,)``, given the contexts and the names that were trained on.
 
-    ``""`` stands where a gene was never perturbed: the network is not asked then.
+    Where the anchor ``judge`` has classes of its own, they are these. ``""`` stands where an item was never trained on: the
+    network is not asked then.
     """
     out = np.where(question.order >= 2, "combination", "single").astype(object)
     out[~np.isin(question.contexts.astype(str), list(map(str, contexts)))] = "context"
+    if has_own_classes(judge):
+        out = judge.classes(question)
     known = set(names)
     out[[not known.issuperset(action) for action in question.actions]] = ""
     return out

@@ -141,6 +141,14 @@ class Intervals:
                     abstain[rows] = ~trained[rows] & (poor | (far & own))
         few = trained & (seen.n_cells[np.maximum(place, 0)] < FEW_CELLS) & (seen.variance is not None)
         abstain |= few
+        full, told = self._anchor(FULL), None
+        if isinstance(full, SelfJudging):
+            told = full.remarks(table)
+        if told is not None:
+            own_word = (told["support"] != "").to_numpy() & ~trained
+            support[own_word] = told["support"].to_numpy()[own_word]
+            labels = ["+".join(action) for action in table.actions]
+            said = [(label, text) for label, text, own in zip(labels, told["remark"], own_word, strict=True) if own]
         note = note_of(
             self._anchor(FULL),
             words,
@@ -149,8 +157,9 @@ class Intervals:
             abstain=abstain,
             trained=trained,
             few=int(few.sum()),
+            remarks=said if told is not None else (),
         )
-        return Trust(basis, support, abstain, distance, parts, note)
+        return Trust(basis, support, abstain, distance, parts, note, told)
 
     def state(self) -> dict[str, Any]:
         """Return what was judged so far, as plain data."""

@@ -126,7 +126,7 @@ class Judging:
         anchors, space = self.anchors.without(keep), Coordinates(self.module)
         assert anchors.full is not None and anchors.base is not None
         trained = {name for action in keep.actions for name in action}
-        classes = classes_of(question, keep.contexts.astype(str), trained)
+        classes = classes_of(question, keep.contexts.astype(str), trained, anchors.full)
         answers = (anchors.full.effects(question), anchors.base.effects(question), question.effects)
         effects = [space.effects(answer) for answer in answers]
         answered = np.isfinite(effects[0]).all(1) & np.isfinite(effects[1]).all(1)

@@ -78,7 +78,7 @@ class ConditionModel(TrainedConditions):
             unseen = self._unseen_effects([questions[i] for i in lost], table.rows(lost))
             full, base = full.copy(), base.copy()
             full[lost] = base[lost] = unseen
-        share = self.gate_.share(table, self.known_) if self.residual_ else np.zeros(len(questions))
+        share = self.gate_.share(table, self.known_, anchors.full) if self.residual_ else np.zeros(len(questions))
         share[lost] = 0.0  # the network has never met the item
         return Answers(full, base, share)
 
@@ -140,7 +140,7 @@ class ConditionModel(TrainedConditions):
         control = sources.profiles(questions)
         answers = self._answer(questions, control)
         mover = self._mover
-        x, moved = move_cells(mover, questions, answers, cells, self.max_expression_)
+        x, moved = move_cells(mover, questions, answers, cells, self.max_expression_, bounded=not self._signatures)
         table = design.table(questions, control, tuple(self.var_names))
         trust = self._judge(table, moved, answers.network, intervals=False)
         if trust is not None:
@@ -159,7 +159,7 @@ class ConditionModel(TrainedConditions):
             design,
             latents=mover.embed(x) if self.embedded_ else None,
             record={
-                **provenance(type(self).__name__, design, self.known_.conditions),
+                **provenance(type(self).__name__, design, self.known_.conditions, self._setup["input_scale"]),
                 **stated([q.label for q in questions], table, trust, known, doses),
             },
         )
@@ -262,7 +262,11 @@ class ConditionModel(TrainedConditions):
         assert trust is not None  # there is an anchor
         trust.warn()
         half = trust.half_widths(effect, control, level)
-        lower, upper = bounds(effect, half, control, most, float(np.log1p(self.reference_unit_)))
+        if self._signatures:  # of any sign
+            ends: tuple[FloatArray, FloatArray] = effect - half, effect + half
+        else:
+            ends = bounds(effect, half, control, most, float(np.log1p(self.reference_unit_)))
+        lower, upper = ends
         values = {"effect": effect, "lower": lower, "upper": upper}
         return effect_table(questions, design, self.var_names, columns, values, trust)
 
@@ -279,7 +283,8 @@ class ConditionModel(TrainedConditions):
             mover.mean_shift(sources.matrices[q.context], q, full, base, float(network))
             for q, full, base, network in zip(questions, *answers, strict=True)
         ])  # fmt: skip
-        effect = np.clip(control + shift, 0, most) - control  # as predicted cells are
+        # as predicted cells are
+        effect = shift if self._signatures else np.clip(control + shift, 0, most) - control
         return effect, control, most, answers.network
 
     def get_reliability(self, adata: AnnData | None = None) -> pd.DataFrame:

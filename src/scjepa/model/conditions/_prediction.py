@@ -72,6 +72,8 @@ def move_cells(
     answers: Answers,
     cells: Mapping[str, FloatArray],
     most: FloatArray | None,
+    *,
+    bounded: bool = True,
 ) -> tuple[FloatArray, FloatArray]:
     """Move control cells under each question.
 
@@ -83,6 +85,8 @@ def move_cells(
         Context -> ``(n, genes)`` controls.
     most
         ``(genes,)`` values that are not exceeded, or None.
+    bounded
+        Whether values are expression, which is never below zero.
 
     Returns
     -------
@@ -96,7 +100,7 @@ def move_cells(
             own = cells[q.context]
             start = aligned(own).to(mover.device)
             shift = mover.shift(start, q, answers.full[i], answers.base[i], float(answers.network[i])).cpu().numpy()
-            x[ends[i] : ends[i + 1]] = shift_cells(own, shift, most)
+            x[ends[i] : ends[i + 1]] = shift_cells(own, shift, most) if bounded else own + shift
             moved[i] = x[ends[i] : ends[i + 1]].mean(0) - own.mean(0)
     return x, moved
 
@@ -124,7 +128,7 @@ def predicted_anndata(
     return out
 
 
-def provenance(model: str, design: Design, conditions: pd.DataFrame) -> dict[str, Any]:
+def provenance(model: str, design: Design, conditions: pd.DataFrame, input_scale: str = "auto") -> dict[str, Any]:
     """Return what evaluation needs to know of a prediction: who made it, its columns, and what it was trained on."""
     return {
         "model": model,
@@ -132,5 +136,6 @@ def provenance(model: str, design: Design, conditions: pd.DataFrame) -> dict[str
         "control": design.control,
         "context_key": design.context_key or "",
         "separator": design.separator,
+        "scale": "signature" if input_scale == "signature" else "lognorm",
         "train": conditions[["perturbation", "context"]].reset_index(drop=True).rename(index=str),
     }

@@ -139,7 +139,7 @@ class Steps:
     def fit_anchors(self) -> ConditionTable:
         """Fix the coordinates and fit the anchors in closed form, on training cells only; returns the training table."""
         model, values = self.model, self.matrix.values
-        model.max_expression_ = largest_values(values, self.known)
+        model.max_expression_ = None if model._signatures else largest_values(values, self.known)
         if model.reference_ is None:
             train = self.run.split.train
             axes = fit_components(values[train], model.module.space.loadings.shape[0], seed=self.seed)
@@ -149,7 +149,8 @@ class Steps:
             model.axes_std_ = axes.std
         else:
             held = model.reference_.get("max_expression")  # of one saved before it was recorded nothing is known
-            model.max_expression_ = None if held is None else np.maximum(model.max_expression_, held)
+            if model.max_expression_ is not None:
+                model.max_expression_ = None if held is None else np.maximum(model.max_expression_, held)
         table = condition_means(values, self.known, tuple(model.var_names))
         held = None if model.reference_ is None else model.reference_["table"]
         if held is not None:  # the reference's conditions stand behind these
@@ -215,7 +216,8 @@ class Steps:
         if model.reference_ is not None:  # the reference's network is kept, and was judged on more
             model.gate_ = Gate(model.reference_["gates"])
         elif model._gate != "auto" or not model.anchors_:
-            model.gate_ = Gate.fixed(1.0 if model._gate == "auto" else float(model._gate))
+            classes = getattr(model.anchors_.full, "picks_", ())
+            model.gate_ = Gate.fixed(1.0 if model._gate == "auto" else float(model._gate), classes)
         else:
             module = model._build_module().to(model.device)
             module.space.load_state_dict(model.module.space.state_dict())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from scjepa._checks import some
 from scjepa._types import FloatArray
 from scjepa.baselines import Baseline, SelfJudging
 from scjepa.baselines._noise import effect_noise, reliability
@@ -18,6 +20,10 @@ from scjepa.model.conditions._design import Words
 
 FEW_CELLS = 3
 """A condition measured in fewer cells is as good as not measured."""
+AXES = ("dose", "dose above", "dose below", "time", "time beyond")
+"""Classes of questions about doses and times."""
+MOST_REMARKS = 5
+"""So many remarks stand in a note; all of them in the record."""
 NEAR_ZERO = 0.1
 """A measured effect of which less than this share is not noise."""
 
@@ -31,7 +37,7 @@ class Trust:
     basis
         What judged the size of the effect: ``"left out"``, ``"sampling noise"`` or ``"none"``.
     support
-        ``"trained"``, ``"near"`` or ``"far"``.
+        ``"trained"``, ``"near"`` or ``"far"``, or a word of the anchor's own (:meth:`scjepa.baselines.SelfJudging.remarks`).
     abstain
         Whether the effect had better not be used.
     distance
@@ -40,6 +46,8 @@ class Trust:
         Rows that share a calibration, and that.
     note
         A sentence to warn with, or an empty string.
+    told
+        Further columns on each question, of anchors that have any to say, or None.
     """
 
     basis: np.ndarray
@@ -48,6 +56,7 @@ class Trust:
     distance: FloatArray
     parts: list[tuple[np.ndarray, Calibration]]
     note: str
+    told: pd.DataFrame | None = None
 
     def half_widths(self, effect: FloatArray, control: FloatArray, level: float) -> FloatArray:
         """Return half the widths of the intervals ``(m, genes)`` of predicted effects, given the control profiles."""
@@ -106,6 +115,7 @@ def note_of(
     abstain: np.ndarray,
     trained: np.ndarray,
     few: int,
+    remarks: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Write down, with numbers, what the reader of predictions should know before using them.
 
@@ -119,6 +129,8 @@ def note_of(
         ``(m,)`` of the questions; see :class:`Trust`.
     few
         How many were trained on in too few cells.
+    remarks
+        Label of a question and sentences on it, joined by ``"; "``.
     """
     said, m = [], len(classes)
     unjudged = (basis != "left out") & ~trained & (classes != "")
@@ -131,7 +143,13 @@ def note_of(
             "context": f"of a context never trained on, after training in {n} context{'s' * (n > 1)}",
             "combination": f"fewer than three combinations were measured whose {items} were measured alone too",
             "single": f"no {words.item} was measured twice",
+            "together": f"combinations {done} at other doses or in other contexts, of which too few were",
             "unseen": f"{items} never {done}, after training on fewer than three",
+            "unseen context": f"{items} never {done}, of a context never trained on",
+            "elsewhere": f"{items} {done} in other contexts only, of which too few were",
+            **{
+                name: f"at {name.split()[0]}s that were not measured, of which too few can be left out" for name in AXES
+            },
         }
         reasons = "; ".join(why.get(c, f"of the class {c!r}") for c in dict.fromkeys(classes[unjudged]))
         noise = basis[unjudged] == "sampling noise"
@@ -146,6 +164,14 @@ def note_of(
     doubtful = abstain & ~trained
     if doubtful.any():
         said.append(f"the model abstains on {int(doubtful.sum())} of {m} (no better than no change can be expected)")
+    of: dict[str, list[str]] = {}
+    for label, text in remarks:
+        for part in filter(None, text.split("; ")):
+            of.setdefault(part, []).append(label)
+    lines = [f"{text} ({some(list(dict.fromkeys(labels)), 3)})" for text, labels in of.items()]
+    said += lines[:MOST_REMARKS]
+    if len(lines) > MOST_REMARKS:
+        said.append(f"and {len(lines) - MOST_REMARKS} more such remarks, see the column 'remark'")
     if few:
         said.append(f"{few} of {m} were trained on in fewer than {FEW_CELLS} cells and are as good as not measured")
     if (classes == "context").any() and isinstance(anchor, SelfJudging):
@@ -188,6 +214,10 @@ def stated(
     """
     if trust is None:
         return {}
+    if trust.told is not None:
+        extra = {name: column.to_numpy() for name, column in trust.told.items() if name != "support"}
+    else:
+        extra = {}
     conditions = pd.DataFrame(
         {
             "perturbation": labels,
@@ -195,6 +225,7 @@ def stated(
             "basis": trust.basis.astype(str),
             "support": trust.support.astype(str),
             "abstain": trust.abstain,
+            **extra,
         }
     )
     if dose is not None:

@@ -138,7 +138,13 @@ class JEPAModel(StoredModel):
             setup["target_sum"] if setup["input_scale"] == "counts" else self.typical_total_,
             key,
             tuple(self._categories("batch")) if aware else (),
+            self._signatures,
         )
+
+    @property
+    def _signatures(self) -> bool:
+        """Whether cells are differences of any sign, on which nothing is bounded and nothing has a depth."""
+        return self._setup["input_scale"] == "signature"
 
     def _read(self, adata: AnnData, cells: np.ndarray | None = None) -> ExpressionMatrix:
         return self._reader.read(adata, cells)
@@ -165,6 +171,8 @@ class JEPAModel(StoredModel):
             self._restart(matrix, train)
             return
         self.reference_unit_ = matrix.reference_unit(train)
+        if self._signatures:
+            return
         totals = np.asarray(matrix.values[train].expm1().sum(1)).ravel()
         self.typical_total_ = float(np.median(totals))
 
@@ -276,7 +284,7 @@ class JEPAModel(StoredModel):
 
         Returns
         -------
-        Cells x genes, non-negative.
+        Cells x genes, non-negative (but for signatures).
         """
         self._require_embedding("get_normalized_expression")
         adata = self._own_or_given(adata)
@@ -293,7 +301,8 @@ class JEPAModel(StoredModel):
                 )
         h = torch.from_numpy(self.get_latent_representation(adata, cells, batch_size)).to(self.device)
         readout = self.module.readout
-        x = (h @ readout.weight[columns].T + readout.bias[columns]).clamp_min(0).cpu().numpy()
+        read = h @ readout.weight[columns].T + readout.bias[columns]
+        x = (read if self._signatures else read.clamp_min(0)).cpu().numpy()
         return x if return_numpy else pd.DataFrame(x, index=adata.obs_names[cells], columns=genes[columns])
 
     def get_diagnostics(self) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from anndata import AnnData
 
 from scjepa._checks import closest, some
 from scjepa._compat import layer_names
-from scjepa._scale import check_scale
+from scjepa._scale import check_scale, stored_values
 from scjepa._types import FloatArray, InputScale, Matrix
 from scjepa.data import ExpressionMatrix
 
@@ -53,6 +53,10 @@ def check_cells(
     if x is None:
         raise ValueError("adata.X is None. Name the layer to use: layer='counts'.")
     scale = check_scale(x, input_scale, name="adata.X" if layer is None else f"adata.layers[{layer!r}]")
+    if scale == "signature":  # untreated profiles are zero, and so are genes that no drug changes
+        if not stored_values(x).any():
+            raise ValueError("input_scale='signature', but all profiles are zero: there is nothing to learn from.")
+        return scale
     empty_cells = int((np.asarray(x.sum(1)).ravel() == 0).sum())  # values are known to be non-negative here
     empty_genes = int((np.asarray(x.sum(0)).ravel() == 0).sum())
     if empty_cells and scale == "counts" and library is None:
@@ -115,6 +119,8 @@ class Reader:
         Column with batches, or None.
     batches
         Batches that the encoder knows, in the order of their codes; empty for an encoder that looks at none.
+    signature
+        Whether values are differences of any sign; else the scale of a matrix is found.
 
     Examples
     --------
@@ -130,6 +136,7 @@ class Reader:
     target_sum: float = 1e4
     batch_key: str | None = None
     batches: tuple[str, ...] = ()
+    signature: bool = False
 
     def door(self, adata: AnnData) -> Door:
         """Check the matrix of any AnnData once, and find its scale and where the model's genes are."""
@@ -144,7 +151,8 @@ class Reader:
         if sp.issparse(x) and x.format != "csr":
             x = x.tocsr()
         # own data are checked again too: they may have been normalized in place since
-        return Door(x, check_scale(x), gene_order(adata, self.genes))
+        scale = check_scale(x, "signature" if self.signature else "auto")
+        return Door(x, scale, gene_order(adata, self.genes))
 
     def read(self, adata: AnnData, cells: np.ndarray | None = None, door: Door | None = None) -> ExpressionMatrix:
         """Read cells (by default all) of any AnnData in the model's genes, normalized as in training."""

@@ -23,6 +23,7 @@ from scjepa.tl.evaluation._inputs import (
     Cells,
     Labels,
     group,
+    of_signatures,
     prediction_record,
     read_sides,
     recorded_conditions,
@@ -64,6 +65,7 @@ class Contenders:
     real_names: npt.NDArray
     max_cells: int
     seed: int
+    signatures: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -142,6 +144,8 @@ class Contenders:
         """Return cells that a method predicts for condition ``i``: a baseline moves the controls ``start``."""
         if method == self.method:
             return self.predicted.x[self.some(self.predicted.groups.cells[i])]
+        if self.signatures:  # of any sign: nothing is bounded
+            return start + self.effects[method][i].astype(start.dtype)
         return shift_cells(start, self.effects[method][i], self.highest)
 
     @cached_property
@@ -201,6 +205,7 @@ def contenders(
         real_names=real.obs_names.astype(str).to_numpy(),
         max_cells=max_cells,
         seed=seed,
+        signatures=of_signatures(pred),
     )
 
 
@@ -248,7 +253,8 @@ def _training_cells(
     asked = set(predicted.conditions)
     if train is not None:
         cells = Cells(
-            reference_matrix(train, pred.var_names, layer, "train"), *group(train, labels, "train", need_controls=True)
+            reference_matrix(train, pred.var_names, layer, "train", signatures=of_signatures(pred)),
+            *group(train, labels, "train", need_controls=True),
         )
         leaked = sorted(cells.names[c[0]] for c in asked & set(cells.conditions))
         if leaked:

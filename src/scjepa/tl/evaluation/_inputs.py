@@ -124,7 +124,14 @@ def _gene_order(adata: AnnData, genes: pd.Index, name: str) -> np.ndarray | slic
     return order
 
 
-def reference_matrix(adata: AnnData, genes: pd.Index, layer: str | None, name: str) -> Matrix:
+def of_signatures(pred: AnnData) -> bool:
+    """Return whether a prediction is of differences of any sign instead of expression, as its record says."""
+    return prediction_record(pred).get("scale") == "signature"
+
+
+def reference_matrix(
+    adata: AnnData, genes: pd.Index, layer: str | None, name: str, *, signatures: bool = False
+) -> Matrix:
     """Return log-normalised values of ``adata`` for ``genes``; counts are normalised before genes are dropped."""
     if layer is not None:
         require_member(layer, adata.layers, "layer", where=f"{name}.layers")
@@ -132,7 +139,7 @@ def reference_matrix(adata: AnnData, genes: pd.Index, layer: str | None, name: s
     x = adata.X if layer is None else adata.layers[layer]
     x = x.tocsr() if sp.issparse(x) else np.asarray(x)
     order = _gene_order(adata, genes, name)
-    if check_scale(x, name=where) == "counts":
+    if check_scale(x, "signature" if signatures else "auto", name=where) == "counts":
         logger.info("%s holds counts: normalized to %g per cell and log1p'd for scoring.", where, TARGET_SUM)
         x = lognormalise(x, TARGET_SUM)
     return x if isinstance(order, slice) else x[:, order]
@@ -148,6 +155,8 @@ def predicted_matrix(pred: AnnData) -> Matrix:
     bad = int((~np.isfinite(values)).sum())
     if bad:
         raise ValueError(f"pred.X has {bad} NaN or infinite values. Drop these cells or repair the prediction.")
+    if of_signatures(pred):
+        return x
     below = int((values < 0).sum())
     if below:
         logger.warning(
@@ -234,7 +243,8 @@ def read_sides(pred: AnnData, real: AnnData, labels: Labels, layer: str | None) 
     if not predicted.conditions:
         raise ValueError(f"pred has no predicted cells: every label in obs[{labels.perturbation_key!r}] is a control.")
     measured = Cells(
-        reference_matrix(real, pred.var_names, layer, "real"), *group(real, labels, "real", need_controls=True)
+        reference_matrix(real, pred.var_names, layer, "real", signatures=of_signatures(pred)),
+        *group(real, labels, "real", need_controls=True),
     )
     return Sides(predicted, measured, find_conditions(predicted, measured, labels))
 

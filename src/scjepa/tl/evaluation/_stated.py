@@ -25,7 +25,7 @@ UNTESTED = ("sampling noise", "none")
 
 CAUTION = {
     "basis": ("", "left out", "sampling noise", "none"),
-    "support": ("", "trained", "near", "far"),
+    "support": ("", "trained", "near", "dose beyond", "time beyond", "structure uninformative", "far"),
 }
 """From what speaks for a prediction to what speaks against it."""
 

@@ -188,7 +188,7 @@ def read_times(column: Sequence[Any] | np.ndarray | pd.Series, name: str = "time
     if len(twice):
         a, b = distinct[order[twice[0]]], distinct[order[twice[0] + 1]]
         raise ValueError(f"{name}: {str(a)!r} and {str(b)!r} are the same time. Write them alike.")
-    number_of = {value: number for value, number in zip(distinct, numbers, strict=True)}
+    number_of = dict(zip(distinct, numbers, strict=True))
     values = series.map(number_of).to_numpy(dtype=float)
     return Times(values, unit, tuple(_written(distinct[i]) for i in order), numbers[order])
 

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from scjepa import baselines, data, datasets, losses, metrics, model, module, nn, pharma, pl, tl, train
-from scjepa.model import DrugJEPA, ExpressionJEPA, PerturbJEPA
+from scjepa.model import DrugJEPA, ExpressionJEPA, PerturbJEPA, TrajectoryJEPA
 
 __version__ = version("scjepa")
 
@@ -11,6 +11,7 @@ __all__ = [
     "DrugJEPA",
     "ExpressionJEPA",
     "PerturbJEPA",
+    "TrajectoryJEPA",
     "baselines",
     "data",
     "datasets",

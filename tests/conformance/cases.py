@@ -101,6 +101,9 @@ CASES = {
         label_key="perturbation",
         asks="predict_perturbation",
     ),
+    "TrajectoryJEPA": Case(
+        scjepa.TrajectoryJEPA, {"time_key": "hours", "batch_key": "batch"}, {"n_latent": 6, "n_pcs": 10}
+    ),
     "DrugJEPA": Case(
         scjepa.DrugJEPA,
         {

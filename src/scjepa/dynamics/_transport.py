@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
@@ -110,7 +110,7 @@ def transport_plan(
 def _solve(
     p: FloatArray, q: FloatArray, a: FloatArray, b: FloatArray, method: str, epsilon: float, marginal: float
 ) -> tuple[np.ndarray, np.ndarray, FloatArray]:
-    import ot
+    ot = _pot()
 
     cost = ot.dist(p, q)
     if method == "exact":
@@ -204,6 +204,17 @@ def overlap(source: FloatArray, target: FloatArray, *, n_neighbors: int = NEIGHB
     return float(np.clip(0.5 * (share[:n].mean() * total / m + share[n:].mean() * total / n), 0.0, 1.0))
 
 
+def _pot() -> Any:
+    """Return POT, or raise an :class:`ImportError` that says how to get it."""
+    try:
+        import ot
+    except ImportError as error:
+        raise ImportError(
+            "matching snapshots needs POT. Install it with: pip install 'scjepa[trajectories]'"
+        ) from error
+    return ot
+
+
 def _cells(cells: FloatArray, name: str) -> FloatArray:
     x = np.asarray(cells, dtype=np.float64)
     if x.ndim != 2 or not len(x):
@@ -248,7 +259,7 @@ def wasserstein(
     >>> wasserstein(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0], [0.0, 0.0]]))
     2.5
     """
-    import ot
+    ot = _pot()
 
     p, q = _cells(source, "source"), _cells(target, "target")
     a, b = _mass(source_mass, len(p), "source_mass"), _mass(target_mass, len(q), "target_mass")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scjepa._types import FloatArray
-from scjepa.dynamics import displacements, overlap, transport_plan, wasserstein
+from scjepa.dynamics import displacements, nearest, overlap, transport_plan, wasserstein
 
 SHIFTS = (-0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2)
 """Candidates of the shift of the share of the way."""
@@ -105,7 +105,7 @@ class Interpolant:
     def __init__(self, *, trend: bool = False, n_neighbors: int = 5, seed: int = 0) -> None:
         self.trend, self.n_neighbors, self.seed = trend, n_neighbors, seed
 
-    def fit(self, z: FloatArray, times: FloatArray) -> Interpolant:
+    def fit(self, z: FloatArray, times: FloatArray, growth: FloatArray | None = None) -> Interpolant:
         """Match neighbouring snapshots and find what is found by leaving times out.
 
         Parameters
@@ -114,6 +114,8 @@ class Interpolant:
             ``(n, d)`` cells in coordinates of one common scale.
         times
             ``(n,)``.
+        growth
+            ``(n,)`` descendants of each cell after one unit of time (1: neither growth nor death), or None.
 
         Returns
         -------
@@ -132,15 +134,70 @@ class Interpolant:
         levels = np.unique(t)
         if len(levels) < 2:
             raise ValueError(f"all cells are of one time ({levels.tolist()}): a course needs at least two.")
-        self.z_, self.times_ = z, levels
-        self._members = [np.flatnonzero(t == level) for level in levels]
-        self._pairs: dict[tuple[int, int], _Pair] = {}
+        self._hold(z, t, growth)
         everything = tuple(range(len(levels)))
         self.shift_, self.power_ = self._tuned(everything)
         self.amplitude_ = self._amplitude(everything) if self.trend else 0.0
         return self
 
+    def _hold(self, z: FloatArray, times: FloatArray, growth: FloatArray | None) -> None:
+        if growth is not None:
+            growth = np.asarray(growth, dtype=np.float64)
+            if growth.shape != (len(z),) or not np.isfinite(growth).all() or (growth < 0).any():
+                raise ValueError(f"growth has shape {growth.shape}: expected ({len(z)},) numbers of at least 0.")
+        self.z_, self.times_, self.growth_, self._of = z, np.unique(times), growth, times
+        self._members = [np.flatnonzero(times == level) for level in self.times_]
+        self._pairs: dict[tuple[int, int], _Pair] = {}
+
+    def state(self) -> dict[str, Any]:
+        """Return options, cells and what was found as plain data; plans are solved anew when they are needed."""
+        out: dict[str, Any] = {"trend": self.trend, "n_neighbors": self.n_neighbors, "seed": self.seed}
+        if hasattr(self, "z_"):
+            out |= {"z": self.z_, "times": self._of, "growth": self.growth_}
+            out |= {"shift": self.shift_, "power": self.power_, "amplitude": self.amplitude_}
+        return out
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Interpolant:
+        """Rebuild from :meth:`state`."""
+        new = cls(**{name: state[name] for name in ("trend", "n_neighbors", "seed")})
+        if "z" in state:
+            new._hold(np.asarray(state["z"]), np.asarray(state["times"]), state["growth"])
+            new.shift_, new.power_ = float(state["shift"]), float(state["power"])
+            new.amplitude_ = float(state["amplitude"])
+        return new
+
     # ---------------------------------------------------------------- predictions
+    def move(self, z: FloatArray, start: float, end: float) -> FloatArray:
+        """Return how far given cells move from one time to another ``(m, d)``, through the snapshots in between.
+
+        In each interval a cell is displaced as its neighbours among the training cells are, at their place of that time; before
+        the first and beyond the last snapshot nothing moves. The result is a likely course for a group of such cells, not the
+        fate of each: unpaired snapshots do not tell which cell became which.
+
+        Parameters
+        ----------
+        z
+            ``(m, d)`` cells.
+        start, end
+            Times; ``end`` may be earlier.
+        """
+        at, levels = np.asarray(z, dtype=np.float64), self.times_
+        now, goal = (float(np.clip(t, levels[0], levels[-1])) for t in (start, end))
+        while not np.isclose(now, goal, rtol=0, atol=1e-12):
+            forward = goal > now
+            edge = int(np.searchsorted(levels, now, side="right" if forward else "left"))
+            i, j = edge - 1, edge
+            a, b = levels[i], levels[j]
+            stop = min(goal, b) if forward else max(goal, a)
+            pair, w = self._pair(i, j), (now - a) / (b - a)
+            places = np.vstack([self.z_[pair.first] + w * pair.forward, self.z_[pair.second] - (1 - w) * pair.backward])
+            fields = np.vstack([pair.forward, pair.backward])
+            near = nearest(at, places, self.n_neighbors)
+            at = at + (stop - now) / (b - a) * fields[near].mean(1)
+            now = stop
+        return at - np.asarray(z, dtype=np.float64)
+
     def predict(self, time: float) -> Cloud:
         """Return the cells at a time."""
         t, levels = float(time), self.times_
@@ -208,7 +265,11 @@ class Interpolant:
         if (i, j) not in self._pairs:
             first, second = self._members[i], self._members[j]
             p, q = self.z_[first], self.z_[second]
-            plan = transport_plan(p, q, seed=self.seed)
+            mass = None
+            if self.growth_ is not None:
+                mass = self.growth_[first] ** (self.times_[j] - self.times_[i])
+                mass = mass if mass.sum() > 0 else None
+            plan = transport_plan(p, q, source_mass=mass, seed=self.seed)
             forward, backward = displacements(p, q, plan, n_neighbors=self.n_neighbors)
             self._pairs[i, j] = _Pair(first, second, forward, backward, overlap(p, q))
         return self._pairs[i, j]

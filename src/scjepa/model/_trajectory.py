@@ -1,0 +1,542 @@
+"""TrajectoryJEPA: where cells go as time passes, from snapshots of different cells."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+from scvi.data.fields import CategoricalObsField, LayerField
+
+from scjepa._checks import require_column, require_labels, require_numbers, require_positive_int, some
+from scjepa._docs import docs
+from scjepa._keys import Keys
+from scjepa._scale import check_target_sum
+from scjepa._types import FloatArray, InputScale
+from scjepa.data import ExpressionMatrix, Split, aligned, cell_positions, fit_components, shift_cells, split_cells
+from scjepa.dynamics import Times, read_times
+from scjepa.model.core import JEPAModel, TrainingRun, at_depth, check_cells, check_sizes, goes_on
+from scjepa.model.core._parts import Part
+from scjepa.model.trajectories import ONLY, WORDS, Courses
+from scjepa.module import ExpressionSpace, JEPAModule, view_parts
+from scjepa.train import digest, seeded
+
+logger = logging.getLogger(__name__)
+
+AXES = 5
+"""Coordinates whose mean spread is the unit of the others."""
+LEAST = 2000
+"""Cells that are predicted of one time by default, at least."""
+
+
+@docs
+class TrajectoryJEPA(JEPAModel):
+    """Cells at times that were not measured, from unpaired snapshots at other times.
+
+    Between snapshots cells are predicted in closed form (:class:`scjepa.baselines.times.Interpolant`): optimal transport whose
+    displacements are averaged over neighbours, pooling where snapshots overlap, and the path of the means, weighed by leaving
+    measured times out. Beyond the last time the prediction is a copy of it, and says so. The embedding is that of
+    :class:`ExpressionJEPA`.
+
+    Parameters
+    ----------
+    %(model_adata)s
+    %(registry)s
+    n_pcs
+        Principal components in which cells move; each keeps what it has outside of them.
+    trend
+        Whether predictions beyond the last time may move along the trend of the means, as far as every later training time,
+        left out, bears it out. By default they are copies.
+    %(encoder_arguments)s
+
+    Notes
+    -----
+    Snapshots of different cells identify how the population changes, not which cell became which: paths of single cells are
+    likely ones, nothing more. Courses of a model of query data (:meth:`load_query_data`) stay the reference's.
+
+    Examples
+    --------
+    >>> import scjepa
+    >>> adata = scjepa.datasets.simulate_perturbseq(60, 8, 4, 2, n_cells=20, n_control=40)
+    >>> adata.obs["day"] = ["day 0" if p == "control" else "day 2" for p in adata.obs["perturbation"]]
+    >>> scjepa.TrajectoryJEPA.setup_anndata(adata, "day")
+    >>> model = scjepa.TrajectoryJEPA(adata, n_latent=8)
+    >>> model.train(max_epochs=1, enable_progress_bar=False)
+    >>> cells = model.predict_trajectory(["24 h"], n_cells=50)
+    >>> cells.shape, cells.obs["day"].unique().tolist()
+    ((50, 60), ['1 days'])
+    """
+
+    _parts: ClassVar[Mapping[str, type[Part]]] = {"anchor_": Courses}
+    anchor_: Courses
+    max_expression_: FloatArray | None = None
+    cell_names_: str | None = None
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict | None = None,
+        *,
+        n_pcs: int = 10,
+        trend: bool = False,
+        n_latent: int = 32,
+        encoder: str = "mlp",
+        gene_sets: Mapping[str, Sequence[str]] | None = None,
+        n_modules: int = 32,
+        n_hidden: int = 256,
+        n_layers: int = 2,
+        regularizer: str = "visreg",
+        regularizer_weight: float | None = None,
+        mask_rate: float = 0.15,
+    ) -> None:
+        super().__init__(adata, registry)
+        self.init_params_ = self._get_init_params(locals())
+        n_genes = self.summary_stats["n_vars"]
+        self.module_arguments_ = {
+            "n_latent": min(require_positive_int(n_latent, "n_latent"), n_genes),
+            "encoder": encoder,
+            "n_hidden": n_hidden,
+            "n_layers": n_layers,
+            "regularizer": regularizer,
+            "regularizer_weight": regularizer_weight,
+            "mask_rate": mask_rate,
+            "n_pcs": min(require_positive_int(n_pcs, "n_pcs"), n_genes),
+            **self._encoder_arguments(gene_sets, min(n_modules, n_genes)),
+        }
+        self.trend_ = bool(trend)
+        self.anchor_ = Courses(trend=self.trend_)
+        self.module = self._build_module()
+        self._model_summary_string = f"TrajectoryJEPA: {n_genes} genes, {self.module_arguments_['n_pcs']} coordinates"
+
+    def _build_module(self) -> JEPAModule:
+        of = self.module_arguments_
+        with seeded(0):
+            encoder = self._new_encoder()
+            views = view_parts(encoder, **{k: of[k] for k in ("regularizer", "regularizer_weight", "mask_rate")})
+            return JEPAModule(encoder, space=ExpressionSpace(encoder.n_genes, of["n_pcs"]), **views)
+
+    # ---------------------------------------------------------------- setup
+    @classmethod
+    @docs
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        time_key: str,
+        *,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        condition_key: str | None = None,
+        sample_key: str | None = None,
+        lineage_key: str | None = None,
+        growth_key: str | None = None,
+        input_scale: InputScale = "auto",
+        target_sum: float = 1e4,
+        **kwargs: Any,
+    ) -> None:
+        """Tell the model where to find what in ``adata``.
+
+        Parameters
+        ----------
+        %(setup_adata)s
+        time_key
+            Column of times: numbers, text (``"6h"``, ``"day 4"``, ``"E8.5"``, ``"100-130"``) or ordered categories; two
+            different ones at least.
+        %(setup_layer)s
+        %(batch_key)s
+        condition_key
+            Column of conditions (treatment, genotype): each has a course of its own.
+        sample_key
+            Column of samples (donors, animals).
+        lineage_key
+            Column of clones; not used in training.
+        growth_key
+            Column with the number of descendants of each cell after one unit of time (at least 0; 1 is neither growth nor
+            death).
+        %(input_scale)s
+        %(target_sum)s
+        %(setup_kwargs)s
+
+        Raises
+        ------
+        KeyError, ValueError
+            For absent columns, missing or unreadable times, a single time, wrong growth rates, and a matrix that is neither
+            counts nor log-normalized.
+
+        Examples
+        --------
+        >>> import scjepa
+        >>> adata = scjepa.datasets.simulate_perturbseq(60, 8, 4, 2, n_cells=20, n_control=40)
+        >>> adata.obs["hours"] = [0 if p == "control" else 6 for p in adata.obs["perturbation"]]
+        >>> scjepa.TrajectoryJEPA.setup_anndata(adata, "hours")
+        """
+        target_sum, input_scale = check_target_sum(target_sum), check_cells(adata, layer, input_scale)
+        require_column(adata.obs, time_key, "time_key")
+        times = read_times(adata.obs[time_key], f"time_key={time_key!r}")
+        if len(times.levels) < 2 and "source_registry" not in kwargs:
+            raise ValueError(
+                f"time_key={time_key!r}: all cells are of one time ({times.labels[0]}). A course needs at least two."
+            )
+        for argument, key in (("batch_key", batch_key), ("condition_key", condition_key), ("sample_key", sample_key)):
+            if key is not None:
+                require_labels(adata.obs, key, argument)
+        if lineage_key is not None:
+            require_column(adata.obs, lineage_key, "lineage_key")
+        if growth_key is not None:
+            require_numbers(adata.obs, growth_key, "growth_key", minimum=0.0)
+        if batch_key is not None:
+            _note_confounding(adata.obs[batch_key].astype(str).to_numpy(), times, batch_key)
+        setup_method_args = cls._get_setup_method_args(
+            **{name: value for name, value in locals().items() if name != "times" and name not in ("argument", "key")}
+        )
+        fields = [
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
+            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+        ]
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    # ---------------------------------------------------------------- training
+    @docs
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        batch_size: int = 512,
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        split_by: str = "cell",
+        holdout: Sequence[Any] | None = None,
+        early_stopping: bool = True,
+        seed: int = 0,
+        plan_kwargs: dict[str, Any] | None = None,
+        embed: bool = True,
+        checkpoint_dir: str | os.PathLike | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the encoder, and match the snapshots.
+
+        Parameters
+        ----------
+        %(max_epochs)s
+        %(devices)s
+        %(train_batch_size)s
+        train_size, validation_size
+            Shares of cells (of categories, with an obs column in ``split_by``); by default every cell trains.
+        split_by
+            ``"cell"``, ``"time"`` or a column of ``adata.obs``.
+        holdout
+            Times (as in the column, or numbers in its unit), or categories of the column ``split_by``: their cells are never
+            touched, not even by PCA.
+        %(early_stopping)s
+        %(train_seed)s
+        %(plan_kwargs)s
+        embed
+            Train the embedding; predictions are the same without.
+        %(checkpoint_dir)s
+        %(trainer_kwargs)s
+
+        Raises
+        ------
+        ValueError
+            For held-out times that do not occur, and when fewer than two times are left.
+        """
+        adata = self._own_or_given(None)
+        check_sizes(batch_size, max_epochs)
+        times = self._times(adata)
+        split = self._split(adata, times, split_by, holdout, train_size, validation_size, seed)
+        matrix = self._read(adata)
+        options = {"max_epochs": max_epochs, "batch_size": batch_size, "plan_kwargs": plan_kwargs}
+        run = TrainingRun(
+            self,
+            split,
+            seed=seed,
+            goes_on=goes_on(self, split),
+            checkpoint_dir=checkpoint_dir,
+            arguments={**options, **({} if embed else {"embed": False})},
+            data=(matrix.values, times.values, self._reader.batch_codes(adata)),
+            early_stopping=early_stopping,
+            accelerator=accelerator,
+            devices=devices,
+            **trainer_kwargs,
+        )
+        with run:
+            if run.fresh:
+                self.module = self._build_module()
+                self._prepare_encoder(matrix, split.train)
+            if self.reference_ is None:
+                self.times_ = {"unit": times.unit, "labels": list(times.labels), "levels": times.levels}
+                self._fit_courses(adata, matrix, times, split, seed)
+                self.cell_names_ = digest(adata.obs_names.to_numpy())
+            stage = self._encoder_stage(matrix, seed)
+            if embed:
+                if not self.embedded_:
+                    self._start_encoder(stage, split.train)
+                self._train_encoder(run, stage, **options)
+            else:
+                run.note("encoder")
+                run.nothing_trained()
+
+    def _split(
+        self,
+        adata: AnnData,
+        times: Times,
+        split_by: str,
+        holdout: Sequence[Any] | None,
+        train_size: float | None,
+        validation_size: float | None,
+        seed: int,
+    ) -> Split:
+        key = self._setup["time_key"]
+        given: dict[str, Any] = {"train_size": train_size, "validation_size": validation_size, "seed": seed}
+        if split_by not in ("cell", "time", key):
+            split = split_cells(adata.obs, split_by=split_by, holdout=holdout, **given)
+        else:
+            level = np.abs(times.values[:, None] - times.levels).argmin(1)
+            obs = pd.DataFrame({"time": np.array(times.labels, dtype=object)[level]}, index=adata.obs_names)
+            out: list[str] = []
+            try:
+                wanted = [] if holdout is None else times.read(holdout).tolist()
+            except ValueError as error:
+                raise ValueError(f"holdout: {error}") from None
+            for value in wanted:
+                near = np.flatnonzero(np.isclose(times.levels, value))
+                if not len(near):
+                    raise ValueError(f"holdout={value:g} is not a time of the data. Found: {some(times.labels, 10)}.")
+                out.append(times.labels[int(near[0])])
+            if split_by == "cell":  # drawn from the cells that are not held out
+                test = obs["time"].isin(out).to_numpy()
+                part = split_cells(obs[~test], split_by="cell", **given)
+                rest = np.flatnonzero(~test)
+                split = Split(
+                    rest[part.train], rest[part.validation], np.sort(np.r_[np.flatnonzero(test), rest[part.test]])
+                )
+            else:
+                split = split_cells(obs, split_by="time", holdout=out or None, **given)
+        left = np.unique(times.values[split.train])
+        if len(left) < 2:
+            raise ValueError(f"training cells are of {len(left)} time: a course needs at least two. Hold out less.")
+        return split
+
+    def _fit_courses(self, adata: AnnData, matrix: ExpressionMatrix, times: Times, split: Split, seed: int) -> None:
+        """Fix the coordinates and match the snapshots, on training cells only."""
+        train = split.train
+        axes = fit_components(matrix.values[train], self.module.space.loadings.shape[0], seed=seed)
+        spread = axes.std[: min(AXES, len(axes.std))]
+        scale = float(spread[spread > 0].mean()) if (spread > 0).any() else 1.0
+        self.module.space.set_axes(aligned(axes.mean), aligned(axes.loadings), scale)
+        rows = matrix.values[train]
+        self.max_expression_ = np.asarray(rows.max(0).todense()).ravel().astype(np.float32)
+        growth = self._setup["growth_key"]
+        self.anchor_ = Courses(trend=self.trend_, seed=seed).fit(
+            self._coordinates(rows),
+            times.values[train],
+            self._conditions(adata)[train],
+            train,
+            None if growth is None else adata.obs[growth].to_numpy(dtype=float)[train],
+        )
+
+    # ---------------------------------------------------------------- reading
+    def _times(self, adata: AnnData) -> Times:
+        key = self._setup["time_key"]
+        require_column(adata.obs, key, "time_key")
+        return read_times(adata.obs[key], f"time_key={key!r}")
+
+    @property
+    def _known_times(self) -> Times:
+        held = self.times_
+        return Times(
+            np.zeros(0), str(held["unit"]), tuple(map(str, held["labels"])), np.asarray(held["levels"], dtype=float)
+        )
+
+    def _conditions(self, adata: AnnData) -> np.ndarray:
+        key = self._setup["condition_key"]
+        if key is None:
+            return np.full(adata.n_obs, ONLY, dtype=object)
+        return require_labels(adata.obs, key, "condition_key").astype(str).to_numpy()
+
+    def _coordinates(self, rows: Any) -> FloatArray:
+        """Return cells ``(n, genes)`` in the coordinates in which they move."""
+        space = self.module.space
+        loadings = space.loadings.cpu().numpy().astype(np.float64)
+        z = np.asarray(rows @ loadings.T) - space.mean.cpu().numpy() @ loadings.T
+        return np.asarray(z / float(space.scale))
+
+    # ---------------------------------------------------------------- prediction
+    def predict_trajectory(
+        self,
+        time_points: Any,
+        adata: AnnData | None = None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        condition: str | None = None,
+        n_cells: int | None = None,
+        seed: int = 0,
+    ) -> AnnData:
+        """Predict cells at some times.
+
+        Parameters
+        ----------
+        time_points
+            One or several, in any order: numbers in the unit of training, or text (``"36 h"``).
+        adata, indices
+            Start cells, each of which is moved from its own time to each time asked for (forward or back). By default the
+            population at that time is predicted from the training snapshots around it.
+        condition
+            Which course, for models with a ``condition_key``; for start cells by default their own. Another one is a
+            counterfactual: the same start, under another condition.
+        n_cells
+            Cells a time, by default as many as the snapshots around it have, at least 2,000; of start cells all.
+        seed
+            Of the sample.
+
+        Returns
+        -------
+        Cells x the model's genes, log-normalized, times in the order in which they were asked for; ``obs``: the column of times
+        as it was written (a number, or text with its unit), ``source`` (the cell that each was), the condition,
+        ``jepa_prediction``; ``obsm["X_jepa"]`` if the embedding was trained; ``uns["jepa"]["prediction"]`` says what each time
+        is (between measured ones, a copy, ...), whether to ``abstain``, and a ``note``, which is also the one warning.
+
+        Raises
+        ------
+        ValueError
+            For times that can't be read, an unknown condition, and start cells without a time.
+        """
+        self._require_trained("predict_trajectory")
+        times = self._known_times
+        asked = times.read(time_points)
+        if n_cells is not None:
+            require_positive_int(n_cells, "n_cells")
+        rng = np.random.default_rng(seed)
+        if adata is None and indices is None:
+            parts = [self._population(self.anchor_.condition(condition), t, n_cells, rng.random()) for t in asked]
+        else:
+            parts = self._moved(self._own_or_given(adata), indices, asked, condition, n_cells, rng)
+        x, source, label = (np.concatenate(p) for p in zip(*(p[:3] for p in parts), strict=True))
+        setup, key = self._setup, self._setup["time_key"]
+        written: Any = np.repeat(asked, [len(p[1]) for p in parts])
+        if any(not _is_number(name) for name in times.labels):
+            written = np.repeat([times.label(t) for t in asked], [len(p[1]) for p in parts]).astype(object)
+        obs = pd.DataFrame({key: written, Keys.obs.source: source}, index=[f"prediction-{i}" for i in range(len(x))])
+        if setup["condition_key"] is not None:
+            obs[setup["condition_key"]] = pd.Categorical(label)
+        obs[Keys.obs.kind] = pd.Categorical(["predicted"] * len(x))
+        out = AnnData(x, obs=obs, var=pd.DataFrame(index=pd.Index(self.var_names_)))
+        if self.embedded_:
+            with torch.inference_mode():
+                at = at_depth(aligned(x).to(self.device), self.reference_unit_)
+                out.obsm[Keys.obsm.latent] = self.module.embed(at).cpu().numpy()
+        out.uns[Keys.uns.root] = {Keys.uns.prediction: self._record(asked, parts)}
+        return out
+
+    def _population(
+        self, condition: str, time: float, n_cells: int | None, start: float
+    ) -> tuple[FloatArray, np.ndarray, np.ndarray, str]:
+        """Return cells at a time, what they were, their condition, and what kind of a prediction it is."""
+        n = max(LEAST, self.anchor_.size(condition, time)) if n_cells is None else n_cells
+        drawn = self.anchor_.draw(condition, time, n, start=start)
+        adata = self._own_or_given(None)
+        if digest(adata.obs_names.to_numpy()) != self.cell_names_:
+            raise ValueError(
+                "a population is predicted from the cells that the model was trained on, and it holds others. Load it with "
+                f"them: {type(self).__name__}.load(folder, adata); or give start cells: predict_trajectory(times, adata)."
+            )
+        x = self._lifted(self._read(adata, drawn.cells).rows(slice(None)), drawn.shift)
+        names = adata.obs_names.to_numpy()[drawn.cells]
+        return x, names, np.full(n, condition, dtype=object), self.anchor_.kind(condition, time)
+
+    def _moved(
+        self,
+        adata: AnnData,
+        indices: Any,
+        asked: FloatArray,
+        condition: str | None,
+        n_cells: int | None,
+        rng: np.random.Generator,
+    ) -> list[tuple[FloatArray, np.ndarray, np.ndarray, str]]:
+        """Return start cells at each time; see :meth:`_population`."""
+        cells = cell_positions(adata, indices)
+        if n_cells is not None:
+            cells = cells[np.sort(rng.choice(len(cells), n_cells, replace=n_cells > len(cells)))]
+        key = self._setup["time_key"]
+        require_column(adata.obs, key, "time_key")
+        start = self._known_times.read([_plain(value) for value in adata.obs[key].iloc[cells]])
+        labels = self._conditions(adata)[cells]
+        if condition is not None:
+            labels = np.full(len(cells), self.anchor_.condition(condition), dtype=object)
+        matrix = self._read(adata, cells)
+        rows, z = matrix.rows(slice(None)), self._coordinates(matrix.values)
+        out = []
+        for t in asked:
+            shift, kinds = np.zeros_like(z), set()
+            for label in dict.fromkeys(labels):
+                course = self.anchor_.of[self.anchor_.condition(str(label))]
+                kinds.add(course.kind(t))
+                for begin in np.unique(start[labels == label]):
+                    mine = (labels == label) & (start == begin)
+                    shift[mine] = course.move(z[mine], begin, t)
+            kind = "copy" if "copy" in kinds else "trend" if "trend" in kinds else "between"
+            out.append((self._lifted(rows, shift), adata.obs_names.to_numpy()[cells], labels, kind))
+        return out
+
+    def _lifted(self, rows: FloatArray, shift: FloatArray) -> FloatArray:
+        """Return cells ``(n, genes)`` moved by a shift of their coordinates; what was not measured to be possible is not."""
+        space = self.module.space
+        by = shift.astype(np.float32) @ space.loadings.cpu().numpy() * float(space.scale)
+        if not by.any():
+            return np.asarray(rows, dtype=np.float32)
+        return shift_cells(np.asarray(rows, dtype=np.float32), by, self.max_expression_)
+
+    def _record(self, asked: FloatArray, parts: list[Any]) -> dict[str, Any]:
+        times = self._known_times
+        kinds = [p[3] for p in parts]
+        table = pd.DataFrame({
+            "time": asked,
+            "label": [times.label(t) for t in asked],
+            "kind": kinds,
+            "abstain": [kind in ("copy", "trend") for kind in kinds],
+        }).rename(index=str)  # fmt: skip
+        beyond = table.loc[table["abstain"], "label"].tolist()
+        note = ""
+        if beyond:
+            known = self._known_times.levels
+            note = (
+                f"{some(beyond)} lie beyond the measured times ({times.label(known[0])} to {times.label(known[-1])}): "
+                f"{WORDS['copy' if 'copy' in kinds else 'trend'].split(': ')[1]}."
+            )
+            warnings.warn(note, UserWarning, stacklevel=3)
+        return {"model": type(self).__name__, "time_key": self._setup["time_key"], "times": table, "note": note}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, str) else value
+
+
+def _note_confounding(batches: np.ndarray, times: Times, key: str) -> None:
+    """Warn where every batch holds one time and there are several: batch and time can't be told apart then."""
+    per_batch = pd.Series(times.values).groupby(batches).nunique()
+    if len(per_batch) > 1 and (per_batch == 1).all():
+        warnings.warn(
+            f"batch_key={key!r}: each of the {len(per_batch)} batches holds cells of one time only. What differs between batches "
+            "can't be told from what changes in time.",
+            UserWarning,
+            stacklevel=3,
+        )

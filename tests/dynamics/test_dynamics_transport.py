@@ -31,9 +31,16 @@ def test_soft_plans_go_to_the_exact_one_and_let_masses_differ(method: str) -> No
     p, q = snapshots()
     cost = ot.dist(p, q)
     of = lambda plan: float((plan.mass * cost[plan.source, plan.target]).sum())
-    soft, softer = (transport_plan(p, q, method=method, epsilon=e) for e in (0.01, 1.0))
+    soft, softer = (transport_plan(p, q, method=method, epsilon=e, marginal=100.0) for e in (0.01, 1.0))
     assert len(soft.mass) < len(softer.mass) and abs(soft.mass.sum() - 1) < 1e-9
-    assert of(transport_plan(p, q)) * 0.8 < of(soft) < of(softer)
+    assert of(transport_plan(p, q)) * 0.95 < of(soft) < of(softer)
+
+
+def test_cells_may_die_where_masses_are_not_held() -> None:
+    p, q = np.array([[0.0], [50.0]]), np.array([[0.0], [1.0]])
+    held, free = (transport_plan(p, q, method="unbalanced", marginal=m) for m in (100.0, 0.01))
+    lost = [plan.mass[plan.source == 1].sum() for plan in (held, free)]
+    assert lost[0] > 0.4 and lost[1] < 0.05
 
 
 def test_in_one_dimension_cells_keep_their_order() -> None:

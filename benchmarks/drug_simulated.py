@@ -14,9 +14,10 @@
     where nothing fades, and of drugs that do nothing.
 ``synergy``
     Pairs of drugs at four doses each: the sign of DrugJEPA.synergy's mean score in every context against the truth, for all four
-    references; target: right in 9 of 10. Pairs that interact are told apart from those that do not, which have no sign: of these,
-    the score over the mean size of scores of the others. Beside it the model without pairs (trained on single drugs, so that pairs
-    are asked as sums: scores of the same pairs must be near 0, and abstained from), and scores of shuffled pairs.
+    references; target: right in 9 of 10 of the pairs that interact. Of those that do not, the score over the mean size of scores
+    of those that do (only Bliss and ZIP expect what the simulator calls independent; the effect of both is more than HSA expects).
+    Beside it the model trained on single drugs, to which pairs are sums, and scores of shuffled pairs. Sums say nothing of
+    synergy (they exceed Bliss wherever drugs share a target), so the model must abstain from all of them.
 ``null``
     A screen in which no drug does anything: size of predicted effects against that of the noise in measured ones, curves that
     are not flat, groups, onsets.
@@ -240,7 +241,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     said |= {
         f"never measured {r}": ("score over that of pairs that interact", lambda v: v.mean(), "0") for r in REFERENCES
     }
-    said["abstains"] = ("share of pairs of doses", lambda v: v.mean(), "")
+    said["abstains"] = ("share of pairs of doses", lambda v: v.mean(), "0; 1 for sums")
     rows = []
     for (question, way), part in table.groupby(["question", "way"], sort=False):
         what, number, target = said[question]

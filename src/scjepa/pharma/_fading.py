@@ -10,8 +10,8 @@ from scipy.optimize import isotonic_regression
 
 from scjepa._types import FloatArray
 
-SURPLUS = 4.0
-"""By so much (twice a log-likelihood) a course that fades must fit better than one that only rises: two standard errors."""
+SURPLUS = 6.0
+"""By so much (twice a log-likelihood) a course that fades must fit better than all that only rise: several times are tried."""
 
 
 class FadingCourse(NamedTuple):

@@ -117,6 +117,11 @@ def test_synergy_has_the_sign_of_the_truth(model: DrugJEPA, reference: str) -> N
     assert (none["synergy"] == 0).all() and (none["response"] == none["expected"]).all()
 
 
+def test_synergy_of_a_pair_never_measured_is_abstained_from(model: DrugJEPA) -> None:
+    score = lambda a, b: model.synergy(a, b, LEVELS, LEVELS, context="x", signature=BENEFIT).attrs["scores"]["abstain"]
+    assert score("A", "C").item() == 1.0 and score("A", "B").item() < 0.5
+
+
 def test_synergy_does_not_depend_on_which_drug_comes_first(model: DrugJEPA) -> None:
     one = model.synergy("A", "B", LEVELS, [1.0, 10.0], context="x", signature=BENEFIT)
     two = model.synergy("B", "A", [1.0, 10.0], LEVELS, context="x", signature=BENEFIT)

@@ -72,7 +72,8 @@ class DrugDoses(DrugQuestions):
         Notes
         -----
         What two drugs do beyond their sum can't be foretold from what each does alone: combinations never measured are
-        predicted as sums, shrunk, and ``abstain`` says so. A synergy is predicted where the pair was measured at other doses or
+        predicted as sums, shrunk, and ``abstain`` says so at all doses (their score is no synergy: sums exceed Bliss where
+        responses saturate). A synergy is predicted where the pair was measured at other doses or
         in other contexts.
         """
         self._require_trained("synergy")
@@ -107,6 +108,8 @@ class DrugDoses(DrugQuestions):
             most = maximum if maximum is not None else (alone if alone > 0 else np.inf)
             result = synergy(grid[0], grid[1], response, reference, maximum=most)
             doubt = np.array([False, *self._doubts(found, mine)]).reshape(response.shape)
+            if not self._given_together(a, b):  # no other pair tells what this one does beyond its sum
+                doubt[1:, 1:] = True
             words = np.array(["none", *self._support(found, mine)], dtype=object)
             part = pd.DataFrame({"dose_a": np.repeat(grid[0], len(grid[1])), "dose_b": np.tile(grid[1], len(grid[0]))})
             part.insert(0, key, place)
@@ -122,6 +125,11 @@ class DrugDoses(DrugQuestions):
         out = pd.concat(parts, ignore_index=True)
         out.attrs |= {"scores": pd.DataFrame(scores), "drugs": (a, b), "reference": reference}
         return out
+
+    def _given_together(self, a: str, b: str) -> bool:
+        """Return whether two drugs were measured together, at any doses in any context."""
+        table = self.anchors_.table if self.anchors_ else None
+        return table is not None and any({a, b} == set(action) for action in table.actions)
 
     def _largest_response(self, place: str, along: FloatArray) -> float:
         """Return the largest response along a signature to one drug that was measured in a context, or else anywhere."""

@@ -12,11 +12,9 @@ from scipy import stats
 from scjepa._checks import some
 from scjepa._types import FloatArray
 from scjepa.baselines import SelfJudging
-from scjepa.baselines._noise import effect_noise
 from scjepa.model._drug_parts import Responses
 from scjepa.model.conditions._design import Question
 from scjepa.model.conditions._effects import check_level
-from scjepa.model.conditions._trust import NEAR_ZERO
 from scjepa.pharma import biomarkers, effect_size, responder_groups, signature_score
 
 LEAST_UNITS = 2
@@ -179,24 +177,3 @@ def half_width(errors: FloatArray, units: Sequence[object] | np.ndarray, level: 
     if level <= 1 - EXACT / (k + 1):
         return float(np.sort(root)[int(np.ceil((k + 1) * level - 1e-9)) - 1])
     return float(stats.t.ppf((1 + level) / 2, k) * np.sqrt((1 + 1 / k) * (root**2).mean()))
-
-
-def is_noise(anchor: object, action: tuple[str, ...], context: str) -> bool:
-    """Return whether what was measured of a drug in a context is no larger than the noise of having few cells.
-
-    Parameters
-    ----------
-    anchor
-        With the table that it was fitted to; without noise in it nothing is known.
-    action, context
-        Drugs and context.
-    """
-    if not isinstance(anchor, SelfJudging):
-        return False
-    table = anchor.table_
-    noise = effect_noise(table.variance, table.n_cells, table.n_controls)
-    mine = np.array([tuple(a) == tuple(action) for a in table.actions]) & (table.contexts.astype(str) == context)
-    if noise is None or not mine.any():
-        return False
-    square = (table.effects[mine] ** 2).sum(1)
-    return bool(square.sum() - noise[mine].sum() < NEAR_ZERO * square.sum())

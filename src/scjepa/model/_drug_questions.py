@@ -11,9 +11,9 @@ from anndata import AnnData
 
 from scjepa._types import FloatArray
 from scjepa.data import control_cells
-from scjepa.model._drug_measured import measured_responses
+from scjepa.model._drug_measured import is_noise, measured_course, measured_responses
 from scjepa.model._drug_parts import Responses
-from scjepa.model._drug_patients import is_noise, stratified
+from scjepa.model._drug_patients import stratified
 from scjepa.model._drug_screens import DrugScreens
 from scjepa.model.conditions._prediction import Sources
 from scjepa.pharma import (
@@ -131,6 +131,12 @@ class DrugQuestions(DrugScreens):
         share
             Of the largest response: below it the response has faded.
 
+        Notes
+        -----
+        In contexts where the drug was measured at three of these times or more, the curve between them is the best of courses
+        that rise and then stay, or fall to a level, and a fall must be more than noise
+        (:func:`scjepa.pharma.fading_course`), in a response that is more than noise along its direction in other contexts.
+
         Returns
         -------
         A row a context: ``perturbation``, the context's column, ``onset`` (NaN where nothing fades), ``lower``, ``upper`` (the
@@ -150,11 +156,20 @@ class DrugQuestions(DrugScreens):
             raise ValueError(f"times={times}: expected at least three different ones, to see a response come and go.")
         found = self._respond(drug, adata, context=context, dose=dose, time=times, smiles=smiles)
         curve = self._course(found, "time", signature)
-        key = design.context_key or "context"
+        key, places = design.context_key or "context", np.array([str(q.context) for q in found.questions], dtype=object)
+        direction = None if signature is None else self._signature(signature)
         rows = []
         for where, part in curve.groupby(key, sort=False, observed=True):
-            sizes = np.maximum(part["response"].to_numpy(), 0)[None]
-            onset = resistance_onset(times, sizes, share=share)
+            mine = np.flatnonzero(places == str(where))
+            measured = measured_course(found, self.anchor_, mine, share, direction)
+            sizes = np.maximum(part["response"].to_numpy(), 0)
+            onset = resistance_onset(times, sizes[None], share=share)
+            if measured is not None:  # predictions are smooth, and the maximum of noise is large
+                at, course = measured
+                inside = (np.array(times) >= at[0]) & (np.array(times) <= at[-1])
+                sizes[inside] = np.interp(np.array(times)[inside], at, course.course)
+                onset = resistance_onset(at, course.course[None], share=share)
+                curve.loc[part.index, "response"] = sizes
             rows.append({
                 "perturbation": drug, key: where, "onset": onset.onset, "lower": onset.lower, "upper": onset.upper,
                 "peak": float(sizes.max()), "abstain": float(part["abstain"].mean()),

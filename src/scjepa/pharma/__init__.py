@@ -11,6 +11,7 @@ from scjepa.pharma._exposure import (
     resistance_onset,
     treatment_window,
 )
+from scjepa.pharma._fading import FadingCourse, fading_course
 from scjepa.pharma._features import DrugFeatures
 from scjepa.pharma._hill_fit import fit_hill
 from scjepa.pharma._hits import bedroc, enrichment_factor, hit_rate, roc_auc
@@ -24,6 +25,7 @@ __all__ = [
     "Block",
     "DrugFeatures",
     "Fading",
+    "FadingCourse",
     "Nearest",
     "OptimalDose",
     "ResistanceOnset",
@@ -37,6 +39,7 @@ __all__ = [
     "effect_size",
     "enrichment_factor",
     "fade_time",
+    "fading_course",
     "fingerprints",
     "fit_hill",
     "hill",

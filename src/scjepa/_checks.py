@@ -79,7 +79,8 @@ def require_numbers(obs: pd.DataFrame, key: str, argument: str, *, minimum: floa
     if bad.any():
         raise ValueError(
             f"{argument}={key!r}: {int(bad.sum())} of {len(values)} values are missing or not finite numbers "
-            f"(for example {some(list(column[bad].unique()), 3)}). Convert the column with pandas.to_numeric."
+            f"(for example {some(list(column[bad].unique()), 3)}). Convert the column with pandas.to_numeric, and fill in what is "
+            "missing or drop these rows."
         )
     if minimum is not None and (values < minimum).any():
         raise ValueError(

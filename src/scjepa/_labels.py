@@ -30,7 +30,7 @@ def parse_label(label: object, control: str = "control", separator: str = "+") -
     Raises
     ------
     ValueError
-        If a part of the label is empty, as in ``"A++B"``.
+        If a part of the label is empty, as in ``"A++B"``, or ends within brackets, as those of ``"(+)-A"``.
 
     Examples
     --------
@@ -46,6 +46,12 @@ def parse_label(label: object, control: str = "control", separator: str = "+") -
         raise ValueError(
             f"perturbation label {text!r} has an empty part around {separator!r}. "
             f"Write combinations as 'A{separator}B'."
+        )
+    torn = [p for p in parts if p.count("(") != p.count(")") or p.count("[") != p.count("]")]
+    if torn and len(parts) > 1:
+        raise ValueError(
+            f"perturbation label {text!r} would be read as a combination of {' and '.join(map(repr, parts))}. If it is one "
+            f"name, rename it, or choose another separator= than {separator!r}."
         )
     return tuple(sorted({p for p in parts if p != control and p not in CONTROL_TOKENS}))
 

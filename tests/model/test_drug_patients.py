@@ -82,7 +82,7 @@ def test_responders_are_found_with_their_marker_and_patients_alike_are_one_group
     weak = (1, 4, 6, 7, 9)
     table = fitted(trial(12, 0, spread=0.1, weak=weak)).stratify_patients("drug")
     assert set(table.loc[table["group"] == 0, "patient"]) == {f"P{i:02d}" for i in weak}
-    assert table["group"].nunique() == 2 and (table["support"] > 0.9).all()
+    assert table["group"].nunique() == 2 and (table["stability"] > 0.9).all()
     marker = table.attrs["biomarkers"].iloc[0]
     assert marker["gene"] == "g3" and marker["auc"] == 1.0 and marker["q_value"] < 0.2
     assert (table.attrs["stability"].loc[2, ["stability", "p_value"]] - [1.0, 0.0]).abs().max() < 0.1

@@ -118,7 +118,7 @@ def test_all_forms_of_library_give_the_same(model, signature):
     x, names = prints.to_numpy(), list(LIBRARY)
     options = {"context": "x", "signature": signature}
     whole = model.screen_drugs(LIBRARY, **options)
-    assert list(whole) == ["rank", "name", "score", "similarity", "nearest_drug"]
+    assert list(whole) == ["rank", "name", "score", "similarity", "nearest_drug", "support"]
     forms = {
         "table of SMILES": (pd.DataFrame({"smiles": LIBRARY}), names),
         "pairs": (iter(LIBRARY.items()), names),
@@ -234,7 +234,7 @@ def test_progress_is_shown(model, monkeypatch, capsys):
         ({"library": np.array([[2.0] * 2047 + [-1.0]])}, "structure: negative values"),
         ({"time": [1.0, 2.0]}, "a screen is at one time"),
         ({"dose": 1.0}, "dose was given, but the model was set up without dose_key"),
-        ({"signature": {"g0": 0.0}}, "signatures are all 0"),
+        ({"signature": {"g0": 0.0}}, "signature is 0 for all"),
         ({"library": []}, "no drug of the library could be read"),
         ({"top_k": 0}, "k=0"),
     ],

@@ -131,3 +131,11 @@ def test_errors():
     data.attrs["biomarkers"] = genes()
     with pytest.raises(ValueError, match="n_genes=-1: expected a whole number"):
         pl.patients(data, n_genes=-1)
+
+
+def test_the_drug_in_front_names_no_patient() -> None:
+    table = pd.DataFrame({"perturbation": "D", "patient": ["P1", "P2"], "response": [1.0, 0.0], "lower": [0.5, -0.5],
+                          "upper": [1.5, 0.5], "group": [0, 0], "stability": 1.0, "support": "near", "abstain": False})  # fmt: skip
+    figure = pl.patients(table)
+    axes = figure.axes if hasattr(figure, "axes") and isinstance(figure.axes, list) else [figure]
+    assert {t.get_text() for t in axes[0].get_yticklabels()} == {"P1", "P2"}

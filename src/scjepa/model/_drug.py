@@ -10,13 +10,13 @@ import pandas as pd
 from anndata import AnnData
 from scvi.data import AnnDataManager
 
-from scjepa._checks import require_column, require_labels
+from scjepa._checks import require_column
 from scjepa._docs import docs
 from scjepa._scale import check_target_sum
 from scjepa._types import InputScale
 from scjepa.baselines import Baseline
 from scjepa.model._drug_doses import DrugDoses
-from scjepa.model._drug_structures import Structures, check_named, smiles_of
+from scjepa.model._drug_structures import Structures, check_named, check_patients, smiles_of
 from scjepa.model.conditions import Asked, Design, check_setup, fields
 
 
@@ -202,7 +202,7 @@ class DrugJEPA(DrugDoses):
         """
         control, target_sum = str(control), check_target_sum(target_sum)
         if patient_key is not None and context_key is not None:
-            _check_patients(adata, context_key, patient_key)
+            check_patients(adata, context_key, patient_key)
         context_key = patient_key if context_key is None else context_key
         setup = {"drug_key": drug_key, "control": control, "separator": separator, "context_key": context_key,
                  "dose_key": dose_key, "time_key": time_key, "batch_key": batch_key}  # fmt: skip
@@ -220,6 +220,38 @@ class DrugJEPA(DrugDoses):
         cls.register_manager(manager)
 
     # ---------------------------------------------------------------- prediction
+    def predict_effect(  # type: ignore[override]
+        self,
+        drugs: str | Sequence[str],
+        adata: AnnData | None = None,
+        *,
+        smiles: Mapping[str, str] | None = None,
+        context: str | Sequence[str] | None = None,
+        dose: Asked = None,
+        time: float | Sequence[float] | None = None,
+        level: float = 0.9,
+        genes: str | Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """Predict mean effects with intervals, how far each question is from training, and whether to trust it.
+
+        Parameters
+        ----------
+        drugs, adata, smiles, context, dose, time
+            As in :meth:`predict_drug_response`; all controls of ``adata`` are used.
+        level, genes
+            As in :meth:`PerturbJEPA.predict_effect`.
+
+        Returns
+        -------
+        A row a drug, dose, time, context and gene, as of :meth:`PerturbJEPA.predict_effect`; ``support`` has further words:
+        ``"dose beyond"``, ``"time beyond"`` and ``"structure uninformative"``.
+        """
+        self._require_trained("predict_effect")
+        with self._knowing(smiles):
+            return self._effects(
+                drugs, adata, context=context, dose=dose, kind=None, time=time, level=level, genes=genes
+            )
+
     def predict_drug_response(
         self,
         drugs: str | Sequence[str],
@@ -268,16 +300,3 @@ class DrugJEPA(DrugDoses):
                 include_control=include_control,
                 seed=seed,
             )
-
-
-def _check_patients(adata: AnnData, context_key: str, patient_key: str) -> None:
-    """Raise unless each context belongs to one patient."""
-    contexts = require_labels(adata.obs, context_key, "context_key")
-    patients = require_labels(adata.obs, patient_key, "patient_key")
-    per = patients.groupby(contexts.to_numpy()).nunique()
-    if (per > 1).any():
-        raise ValueError(
-            f"patient_key={patient_key!r}: {int((per > 1).sum())} contexts have cells of several patients, for example "
-            f"{per.idxmax()!r}. Make one column of both: adata.obs['context'] = adata.obs[{context_key!r}].astype(str) + "
-            f"' ' + adata.obs[{patient_key!r}].astype(str), and pass it as context_key."
-        )

@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scjepa._checks import require_member, some
+from scjepa._checks import require_member
 from scjepa._types import FloatArray
-from scjepa.model._drug_parts import Responses
-from scjepa.model._drug_questions import DrugQuestions
+from scjepa.model._drug_questions import DrugQuestions, levels, one_drug, one_number, stated
 from scjepa.pharma import optimal_dose, signature_score, synergy, treatment_window
 from scjepa.pharma._synergy import REFERENCES, Reference
 
@@ -59,7 +58,7 @@ class DrugDoses(DrugQuestions):
 
         Returns
         -------
-        A row a context and pair of doses: the context's column, ``dose_a``, ``dose_b``, ``response``, ``expected``,
+        A row a context and pair of doses: ``perturbation``, the context's column, ``dose_a``, ``dose_b``, ``response``, ``expected``,
         ``synergy`` (excess over the reference; above 0 synergy, below 0 antagonism), ``support`` and ``abstain``; for Loewe
         ``combination_index``. ``attrs["scores"]``: mean synergy over pairs of doses above 0 by context, with ``maximum`` and
         the share of these pairs that had better not be asked; ``attrs["drugs"]``, ``attrs["reference"]``.
@@ -80,6 +79,10 @@ class DrugDoses(DrugQuestions):
         require_member(reference, REFERENCES, "reference")
         design = self._design
         self._require_axis("synergy", "dose")
+        one_number(time, "time", "Ask for each by itself.")
+        for argument, name in (("a", a), ("b", b)):
+            one_drug(name, argument)
+        a, b = str(a), str(b)
         for name in (a, b):
             if design.separator in name or name == design.control:
                 raise ValueError(f"{name!r} is not one drug: synergy compares two, a and b.")
@@ -107,12 +110,13 @@ class DrugDoses(DrugQuestions):
             alone = max(response[0].max(), response[:, 0].max(), self._largest_response(place, along))
             most = maximum if maximum is not None else (alone if alone > 0 else np.inf)
             result = synergy(grid[0], grid[1], response, reference, maximum=most)
-            doubt = np.array([False, *self._doubts(found, mine)]).reshape(response.shape)
+            doubt = np.array([False, *found.doubts[mine]]).reshape(response.shape)
             if not self._given_together(a, b):  # no other pair tells what this one does beyond its sum
                 doubt[1:, 1:] = True
-            words = np.array(["none", *self._support(found, mine)], dtype=object)
+            words = np.array(["trained" if found.trust else "none", *found.words[mine]], dtype=object)
             part = pd.DataFrame({"dose_a": np.repeat(grid[0], len(grid[1])), "dose_b": np.tile(grid[1], len(grid[0]))})
-            part.insert(0, key, place)
+            part.insert(0, "perturbation", pair)
+            part.insert(1, key, place)
             part["response"], part["expected"] = response.ravel(), result.expected.ravel()
             part["synergy"], part["support"], part["abstain"] = result.excess.ravel(), words, doubt.ravel()
             if result.combination_index is not None:
@@ -173,7 +177,7 @@ class DrugDoses(DrugQuestions):
         Returns
         -------
         A row a context: ``perturbation``, the context's column, ``dose`` (NaN where none is tolerated), ``benefit``,
-        ``toxicity`` and ``abstain``, the share of doses where the model had better not be asked. ``attrs["curve"]``: the
+        ``toxicity``, ``support`` and ``abstain``, the share of doses where the model had better not be asked. ``attrs["curve"]``: the
         predictions, tidy.
 
         Raises
@@ -189,7 +193,7 @@ class DrugDoses(DrugQuestions):
             best = optimal_dose(
                 part[axis], part["response"], part["toxicity"], max_toxicity=max_toxicity, weight=weight
             )
-            rows.append({"perturbation": drug, key: where, **best._asdict(), "abstain": float(part["abstain"].mean())})
+            rows.append({"perturbation": drug, key: where, **best._asdict(), **stated(part)})
         out = pd.DataFrame(rows)
         out.attrs["curve"] = curve
         return out
@@ -227,7 +231,7 @@ class DrugDoses(DrugQuestions):
 
         Returns
         -------
-        A row a window: ``perturbation``, the context's column, ``lower``, ``upper`` and ``abstain``, the share of asked
+        A row a window: ``perturbation``, the context's column, ``lower``, ``upper``, ``support`` and ``abstain``, the share of asked
         doses or times where the model had better not be asked. Contexts without a window have no row. ``attrs["curve"]``: the
         predictions, tidy.
 
@@ -242,6 +246,10 @@ class DrugDoses(DrugQuestions):
                 "treatment_window looks along doses or along times: give one of doses=[...] and times=[...]."
             )
         axis = "dose" if doses is not None else "time"
+        if (dose if axis == "dose" else time) is not None:
+            raise ValueError(
+                f"treatment_window looks along {axis}s: leave {axis} out, which says where the other one is held."
+            )
         fixed: dict[str, Any] = {"time": time} if axis == "dose" else {"dose": dose}
         at = doses if doses is not None else times
         assert at is not None
@@ -255,8 +263,8 @@ class DrugDoses(DrugQuestions):
             for low, high in treatment_window(part[column], part["response"], part["toxicity"], **limits)[
                 ["lower", "upper"]
             ].to_numpy():
-                rows.append((drug, where, low, high, float(part["abstain"].mean())))
-        out = pd.DataFrame(rows, columns=["perturbation", key, "lower", "upper", "abstain"])
+                rows.append((drug, where, low, high, *stated(part).values()))
+        out = pd.DataFrame(rows, columns=["perturbation", key, "lower", "upper", "support", "abstain"])
         out.attrs["curve"] = curve
         return out
 
@@ -273,10 +281,13 @@ class DrugDoses(DrugQuestions):
     ) -> pd.DataFrame:
         """Return response and toxicity over doses or times, tidy."""
         self._require_axis(method, axis)
-        levels = sorted({float(x) for x in np.atleast_1d(at)})
-        if len(levels) < 2:
-            raise ValueError(f"{axis}s={levels}: expected at least two different ones.")
-        asked: dict[str, Any] = {axis: levels, **fixed}
+        one_drug(drug)
+        for name in ("dose", "time"):
+            one_number(fixed.get(name), name, "Ask for each by itself.")
+        found_at = levels(at, f"{axis}s")
+        if len(found_at) < 2:
+            raise ValueError(f"{axis}s={found_at}: expected at least two different ones.")
+        asked: dict[str, Any] = {axis: found_at, **fixed}
         found = self._respond(drug, adata, **asked)
         harm = signature_score(found.effects, self._signature(toxicity, "toxicity"))
         return self._course(found, axis, signature, toxicity=harm)
@@ -285,19 +296,7 @@ class DrugDoses(DrugQuestions):
         if getattr(self._design, f"{axis}_key") is None:
             raise ValueError(f"{method} needs {axis}s, and the model was set up without {axis}_key.")
 
-    @staticmethod
-    def _doubts(found: Responses, rows: np.ndarray) -> np.ndarray:
-        return np.zeros(len(rows), bool) if found.trust is None else found.trust.abstain[rows]
-
-    @staticmethod
-    def _support(found: Responses, rows: np.ndarray) -> np.ndarray:
-        return np.full(len(rows), "none", dtype=object) if found.trust is None else found.trust.support[rows]
-
 
 def _with_zero(doses: Sequence[float], name: str) -> list[float]:
     """Return doses ascending, with 0 among them; raise for those that are no numbers of at least 0."""
-    found = np.atleast_1d(np.asarray(doses, dtype=float))
-    bad = found[~(np.isfinite(found) & (found >= 0))]
-    if len(bad):
-        raise ValueError(f"{name} has {some(bad.tolist())}: expected numbers of at least 0.")
-    return sorted({0.0, *found.tolist()})
+    return sorted({0.0, *levels(doses, name)})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple, Self
 
+import numpy as np
 import pandas as pd
 
 from scjepa._types import FloatArray
@@ -24,6 +25,32 @@ class Responses(NamedTuple):
     effects: FloatArray
     control: FloatArray
     trust: Trust | None
+
+    @property
+    def words(self) -> np.ndarray:
+        """Support of each question, ``(m,)``; ``"none"`` for models that can't tell."""
+        return np.array(["none"] * len(self.questions) if self.trust is None else self.trust.support, dtype=object)
+
+    @property
+    def doubts(self) -> np.ndarray:
+        """Whether the model abstains, ``(m,)``."""
+        return np.zeros(len(self.questions), bool) if self.trust is None else self.trust.abstain
+
+
+SUPPORT = ("none", "trained", "near", "dose beyond", "time beyond", "structure uninformative", "far")
+"""Words of support, from what speaks for a prediction to what speaks against it."""
+
+
+def least_sure(words: Iterable[str]) -> str:
+    """Return the word that speaks most against a prediction.
+
+    Examples
+    --------
+    >>> from scjepa.model._drug_parts import least_sure
+    >>> least_sure(["near", "dose beyond", "trained"])
+    'dose beyond'
+    """
+    return max(map(str, words), key=lambda word: SUPPORT.index(word) if word in SUPPORT else len(SUPPORT))
 
 
 class DrugParts(ConditionModel):
@@ -79,7 +106,10 @@ class DrugParts(ConditionModel):
     @contextmanager
     def _knowing(self, smiles: Mapping[str, str] | None) -> Iterator[None]:
         """Know more structures inside: the anchor is told of them, and is not fitted anew."""
-        new = {name: text for name, text in (smiles or {}).items() if name not in self.structures_.smiles}
+        if smiles is not None and not isinstance(smiles, (Mapping, pd.Series)):
+            raise TypeError(f"smiles is {type(smiles).__name__}: expected names with their SMILES, {{'new': 'CCO'}}.")
+        smiles = {} if smiles is None else {str(name): text for name, text in smiles.items()}
+        new = {name: text for name, text in smiles.items() if name not in self.structures_.smiles}
         if not new:
             yield
             return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -12,15 +10,11 @@ from scipy import stats
 from scjepa._checks import some
 from scjepa._types import FloatArray
 from scjepa.baselines import SelfJudging
-from scjepa.model._drug_parts import Responses
+from scjepa.model._drug_parts import Responses, least_sure
+from scjepa.model._drug_widths import LEAST_UNITS, half_width
 from scjepa.model.conditions._design import Question
 from scjepa.model.conditions._effects import check_level
 from scjepa.pharma import biomarkers, effect_size, responder_groups, signature_score
-
-LEAST_UNITS = 2
-"""Fewer contexts (or drugs) left out tell nothing of the width of an interval."""
-EXACT = 3
-"""A quantile of errors is read off where so many are beyond it, else Student's t says how large they get."""
 
 
 def stratified(
@@ -72,9 +66,18 @@ def stratified(
     beyond = response.var(ddof=1) > noise_of(found, anchor, along, len(names))
     groups = responder_groups(response if beyond else np.zeros(len(names)), max_groups=max_groups, seed=seed)
     half = half_width(*left_out_errors(found, anchor, signature), level)
-    out = pd.DataFrame({key: names, "response": response, "lower": response - half, "upper": response + half})
+    out = pd.DataFrame(
+        {
+            "perturbation": found.questions[0].label,
+            key: names,
+            "response": response,
+            "lower": response - half,
+            "upper": response + half,
+        }
+    )
     out["size"] = effect_size(effects)
-    out["group"], out["support"] = groups.labels, groups.support
+    out["group"], out["stability"] = groups.labels, groups.support
+    out["support"] = [least_sure(found.words[patients == name]) for name in names]
     doubt = np.zeros(len(patients)) if found.trust is None else found.trust.abstain.astype(float)
     out["abstain"] = [bool(doubt[patients == name].mean() > 0.5) for name in names]
     out = out.sort_values("response", ascending=False, ignore_index=True)
@@ -153,27 +156,3 @@ def left_out_errors(found: Responses, anchor: object, signature: FloatArray | No
                 errors[i] = (true[i] - left[i]) @ along / np.linalg.norm(along)
         return errors[rows], units[rows]
     return nothing
-
-
-def half_width(errors: FloatArray, units: Sequence[object] | np.ndarray, level: float) -> float:
-    r"""Return half the width of an interval that covers a new unit's response, NaN where nothing was left out.
-
-    With :math:`k` units of root mean square errors :math:`r_i` the conformal quantile, the :math:`\lceil (k + 1)\ell\rceil`-th
-    smallest of them; where fewer than three units lie beyond it, :math:`t_k(\ell)\sqrt{(1 + 1/k)\sum r_i^2/k}`, that of
-    Student's t.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from scjepa.model._drug_patients import half_width
-    >>> round(half_width(np.ones(5), np.arange(5), 0.9), 2), half_width(np.arange(100.0), np.arange(100), 0.9)
-    (2.21, 90.0)
-    """
-    if not len(errors):
-        return float("nan")
-    _, unit = np.unique(np.asarray(units).astype(str), return_inverse=True)
-    root = np.sqrt(np.bincount(unit, np.asarray(errors, dtype=float) ** 2) / np.bincount(unit))
-    k = len(root)
-    if level <= 1 - EXACT / (k + 1):
-        return float(np.sort(root)[int(np.ceil((k + 1) * level - 1e-9)) - 1])
-    return float(stats.t.ppf((1 + level) / 2, k) * np.sqrt((1 + 1 / k) * (root**2).mean()))

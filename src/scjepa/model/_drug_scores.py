@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from scjepa._types import FloatArray
-from scjepa.baselines.drugs import Screener
+from scjepa.baselines.drugs import INFORMATIVE, UNINFORMATIVE, Screener
 from scjepa.pharma import effect_size, reversal, target_progress
 
 ROWS = 512
@@ -101,9 +101,14 @@ class Scorer:
         Smallest mean; minus infinity where profiles are differences.
     described
         Name of the description that features are of.
+    judged
+        Whether drugs could be left out to see how well molecules never given are predicted.
     """
 
-    def __init__(self, screener: Screener, aim: Aim, most: FloatArray, described: str, *, least: float = 0.0) -> None:
+    def __init__(
+        self, screener: Screener, aim: Aim, most: FloatArray, described: str, *, least: float = 0.0, judged: bool = True
+    ) -> None:
+        self.near = "near" if judged else "far"
         self.screener, self.aim, self.most, self.described, self.least = screener, aim, most, described, least
         base, axes = screener.constant, screener.axes
         self.shift = axes.T @ base
@@ -113,13 +118,14 @@ class Scorer:
         self.along = axes.T @ aim.along
 
     def __call__(self, features: Any) -> Mapping[str, Any]:
-        """Return ``score``, ``similarity`` and ``nearest_drug`` of molecules ``(m, features)``."""
+        """Return ``score``, ``similarity``, ``nearest_drug`` and ``support`` of molecules ``(m, features)``."""
         alike = self.screener.similarities({self.described: features})
         similarity, nearest = self.screener.nearest(alike)
         y = self.screener.coordinates(alike)
         parts = [self._scores(y[i : i + ROWS]) for i in range(0, len(y), ROWS)]
         scores = np.concatenate(parts) if parts else np.zeros(0)
-        return {"score": scores, "similarity": similarity, "nearest_drug": nearest}
+        words = np.where(similarity < INFORMATIVE, UNINFORMATIVE, self.near).astype(object)
+        return {"score": scores, "similarity": similarity, "nearest_drug": nearest, "support": words}
 
     def effects(self, y: FloatArray, genes: Any = slice(None)) -> tuple[FloatArray, FloatArray]:
         """Return effects ``(m, genes)`` by their coordinates, unbounded and bounded."""

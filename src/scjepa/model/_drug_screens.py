@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from scjepa._checks import closest, require_member, require_positive_int, some
 from scjepa._types import FloatArray
 from scjepa.baselines import DrugEffect
 from scjepa.data import control_cells
-from scjepa.model._drug_parts import DrugParts
+from scjepa.model._drug_parts import DrugParts, Responses
 from scjepa.model._drug_scores import Aim, Scorer
 from scjepa.model._drug_structures import FEATURES, PRINTS
 from scjepa.model.conditions._design import Question
@@ -29,13 +29,30 @@ class DrugScreens(DrugParts):
 
     def _signature(self, signature: pd.Series | Mapping[str, float], name: str = "signature") -> FloatArray:
         """Return a signature in the model's genes; those that it does not name are zero."""
+        if not isinstance(signature, (pd.Series, Mapping)):
+            raise TypeError(
+                f"{name} is {type(signature).__name__}: expected a pandas Series with gene names as its index, or gene -> value."
+            )
         given = pd.Series(signature, dtype=float)
         given.index = given.index.astype(str)
+        if not given.index.is_unique:
+            raise ValueError(
+                f"{name} has genes twice: {some(list(given.index[given.index.duplicated()]))}. Keep one of each."
+            )
+        bad = given.index[~np.isfinite(given)]
+        if len(bad):
+            raise ValueError(
+                f"{name} has {len(bad)} missing or infinite values ({some(list(bad), 3)}). Leave these genes out: {name}.dropna()."
+            )
         known = given.index.isin(self.var_names)
         if not known.any():
             raise ValueError(
                 f"{name} names none of the model's genes ({some(list(given.index), 3)}).{closest(given.index[0], self.var_names)}"
                 " Give a pandas Series with gene names as its index."
+            )
+        if not given[known].any():
+            raise ValueError(
+                f"{name} is 0 for all of the model's genes that it names: there is nothing to compare with."
             )
         return given[known].reindex(self.var_names).fillna(0.0).to_numpy()
 
@@ -94,8 +111,9 @@ class DrugScreens(DrugParts):
         Returns
         -------
         ``rank``, ``name``, ``score``, best first (ties in the order of the library), with ``similarity`` and ``nearest_drug``:
-        the greatest Tanimoto similarity to a drug given in training (1 for these themselves), and which one. Below about .3
-        structure is uninformative, and the mean response is predicted.
+        the greatest Tanimoto similarity to a drug given in training (1 for these themselves), and which one; and ``support``, of
+        drugs of training as of :meth:`predict_effect`, with ``abstain``; of molecules ``"structure uninformative"`` (similarity
+        below .35: the mean response is predicted), ``"near"``, or ``"far"`` where no drugs could be left out to judge.
 
         Raises
         ------
@@ -144,8 +162,14 @@ class DrugScreens(DrugParts):
         if names is not None:
 
             def known(labels: Any) -> dict[str, Any]:
-                effects = self._mean_effects(self._one_place(labels.tolist(), where, dose, time), sources)[0]
-                return {"score": aim(effects), "similarity": np.ones(len(labels)), "nearest_drug": labels}
+                questions = self._one_place(labels.tolist(), where, dose, time)
+                effects, control, _, network = self._mean_effects(questions, sources)
+                trust = self._judge(
+                    self._design.table(questions, control, tuple(self.var_names)), effects, network, intervals=False
+                )
+                found = Responses(questions, effects, control, trust)
+                sure = {"support": found.words, "abstain": found.doubts}
+                return {"score": aim(effects), "similarity": np.ones(len(labels)), "nearest_drug": labels, **sure}
 
             parts = (names[i : i + batch_size] for i in range(0, len(names), batch_size))
             return screen((Block(part, np.array(part, dtype=object)) for part in parts), known, **show)
@@ -166,12 +190,15 @@ class DrugScreens(DrugParts):
             most, least = np.full(len(self.var_names), np.inf), -np.inf
         else:
             most, least = highest(sources.matrices[where], self.max_expression_), 0.0
-        return screen(blocks, Scorer(made, aim, most, described, least=least), **show)
+        judged = anchor.picks_.get(made.cls, {}).get("basis") == "left out"
+        return screen(blocks, Scorer(made, aim, most, described, least=least, judged=judged), **show)
 
     def _trained_library(self, library: Any) -> list[str] | None:
         """Return the library as names of drugs that the model knows, or None if it is something else."""
-        if isinstance(library, (str, Mapping, pd.DataFrame, np.ndarray)) or not isinstance(library, Iterable):
-            return None
+        if isinstance(library, np.ndarray) and library.dtype.kind in "OUS":
+            library = library.ravel().astype(str).tolist()
+        elif isinstance(library, Set):
+            library = sorted(map(str, library))
         if not isinstance(library, (list, tuple, pd.Index, pd.Series)):
             return None
         names, design = [str(x) for x in library], self._design
@@ -180,12 +207,14 @@ class DrugScreens(DrugParts):
         if not any(given):
             return None
         odd = [name for name, there in zip(names, given, strict=True) if not there]
-        if odd and (bad := sorted(set(odd) - set(parse_smiles({name: name for name in odd})))):
+        if odd and all(_reads(name) for name, there in zip(names, given, strict=True) if there):
+            return None  # drugs that are named by their SMILES, and other molecules
+        if odd:
             raise ValueError(
-                f"{len(bad)} of {len(names)} names of the library are no drugs of training, and no SMILES: {some(bad)}."
-                f"{closest(bad[0], sorted(known))} Give names of drugs that were trained on, or SMILES."
+                f"{len(odd)} of {len(names)} names of the library are no drugs of training: {some(odd)}."
+                f"{closest(odd[0], sorted(known))} Give names of drugs that were trained on, or SMILES, in a screen each."
             )
-        return None if odd else names
+        return names
 
     def _one_place(self, names: list[str], where: str, dose: Any, time: Any) -> list[Question]:
         """Return one question a drug; raise for several doses or times."""
@@ -199,8 +228,11 @@ class DrugScreens(DrugParts):
         known = self.structures_.tables() if isinstance(self.anchor_, DrugEffect) and not self.joint_ else {}
         described = PRINTS if PRINTS in known else FEATURES
         if described not in known or (described == FEATURES and _smiles(library)):
+            none = self._setup["smiles_key"] is not None and PRINTS not in self.structures_.tables()
             raise ValueError(
-                "screen_drugs needs structures: set the model up with smiles_key= and make it with anchor='drug', or give "
+                "screen_drugs needs structures"
+                + (f", and no SMILES could be read in obs[{self._setup['smiles_key']!r}]" if none else "")
+                + ": set the model up with smiles_key= and make it with anchor='drug', or give "
                 "names of drugs that it was trained on"
                 + (", or a table of the features that it was made with." if FEATURES in known else ".")
             )
@@ -229,6 +261,14 @@ def _smiles(library: Any) -> bool:
     if isinstance(library, (Mapping, pd.Series)):
         return True
     return isinstance(library, (list, tuple)) and bool(library) and isinstance(library[0], (str, tuple))
+
+
+def _reads(smiles: str) -> bool:
+    """Return whether a text is a SMILES."""
+    try:
+        return bool(parse_smiles({smiles: smiles}))
+    except ValueError:
+        return False
 
 
 def _split(blocks: Iterable[Block], size: int) -> Iterator[Block]:

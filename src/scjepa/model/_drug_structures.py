@@ -8,8 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
-from scjepa._checks import some
+from scjepa._checks import require_labels, some
 from scjepa._types import FloatArray
 from scjepa.pharma import DrugFeatures, descriptors, fingerprints, parse_smiles
 
@@ -151,16 +152,16 @@ def smiles_of(obs: pd.DataFrame, drug_key: str, smiles_key: str, control: str, s
     ValueError
         When a drug has two.
     """
-    pairs = obs[[drug_key, smiles_key]].astype(object).dropna().drop_duplicates()
-    pairs = pairs[~pairs[drug_key].astype(str).str.contains(separator, regex=False)]
-    pairs = pairs[pairs[drug_key].astype(str) != control]
-    names = pairs[drug_key].astype(str)
+    columns = {"name": obs[drug_key].to_numpy(dtype=object), "smiles": obs[smiles_key].to_numpy(dtype=object)}
+    pairs = pd.DataFrame(columns).dropna().astype(str).apply(lambda column: column.str.strip()).drop_duplicates()
+    pairs = pairs[~pairs["name"].str.contains(separator, regex=False) & (pairs["name"] != control)]
+    names = pairs["name"]
     twice = sorted(names[names.duplicated()].unique())
     if twice:
         raise ValueError(
             f"smiles_key={smiles_key!r}: {len(twice)} drugs have more than one SMILES: {some(twice)}. Give each one."
         )
-    found = dict(zip(names, pairs[smiles_key].astype(str), strict=True))
+    found = dict(zip(names, pairs["smiles"], strict=True))
     return {name: text for name, text in found.items() if text.strip() and text.lower() not in ("nan", "none", "-666")}
 
 
@@ -183,3 +184,16 @@ def check_named(features: pd.DataFrame, drugs: Iterable[str]) -> None:
         )
     if lacking:
         logger.info("%d of %d drugs have no row in drug_features: %s.", len(lacking), len(drugs), some(lacking))
+
+
+def check_patients(adata: AnnData, context_key: str, patient_key: str) -> None:
+    """Raise unless each context belongs to one patient."""
+    contexts = require_labels(adata.obs, context_key, "context_key")
+    patients = require_labels(adata.obs, patient_key, "patient_key")
+    per = patients.groupby(contexts.to_numpy()).nunique()
+    if (per > 1).any():
+        raise ValueError(
+            f"patient_key={patient_key!r}: {int((per > 1).sum())} contexts have cells of several patients, for example "
+            f"{per.idxmax()!r}. Make one column of both: adata.obs['context'] = adata.obs[{context_key!r}].astype(str) + "
+            f"' ' + adata.obs[{patient_key!r}].astype(str), and pass it as context_key."
+        )

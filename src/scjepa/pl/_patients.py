@@ -16,7 +16,7 @@ from scjepa._checks import require_positive_int
 from scjepa._compat import as_text
 from scjepa._docs import docs
 from scjepa.pl._drug_tables import ABSTAINS, RESPONSE, flags, legend_below, numbers, shortened
-from scjepa.pl._effect_tables import check_columns
+from scjepa.pl._effect_tables import PERTURBATION, check_columns
 from scjepa.pl._figure import COLORS, INK, UNSURE, describe, finish, grid, panels, rows, tidy
 
 NEEDED = (RESPONSE, "group")
@@ -69,7 +69,7 @@ def patients(
     >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     ['group 1, the strongest: 2', 'group 0, the weakest: 1']
     """
-    table = check_columns(table, NEEDED, MADE_BY, "table")
+    table = check_columns(table, NEEDED, MADE_BY, "table").drop(columns=PERTURBATION, errors="ignore")
     numbers(table, [RESPONSE, "group"], "table")
     if str(table.columns[0]) in (*NEEDED, "size"):
         raise ValueError(f"table starts with {table.columns[0]!r}: expected the column of patients first.")

@@ -17,7 +17,7 @@ from scjepa.tl.evaluation._contenders import Baselines, contenders
 from scjepa.tl.evaluation._inputs import check_anndata, prediction_record, resolve_labels, store_table
 from scjepa.tl.evaluation._leaks import find_leaks
 from scjepa.tl.evaluation._profiles import Profile, choose_metrics
-from scjepa.tl.evaluation._stated import add_stated, read_stated, warn_stated
+from scjepa.tl.evaluation._stated import add_stated, read_stated, warn_pooled, warn_stated
 from scjepa.tl.evaluation._table import score_table
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def evaluate(
     If ``pred`` carries what its model says of the conditions (scjepa predictions do, in
     ``uns["jepa"]["prediction"]["conditions"]``), three more columns are filled in the rows of ``pred``: ``basis`` (what
     the size of the effect was judged by: ``"left out"`` conditions, ``"sampling noise"`` or ``"none"``), ``support``
-    (``"trained"``, ``"near"``, ``"far"``) and ``abstain``; in all other rows they are ``""`` and False.
+    (``"trained"``, ``"near"``, ``"far"``, or a word of the anchor's own) and ``abstain``; in all other rows they are ``""`` and False.
     Writes the same table to ``pred.uns["jepa"][key_added]`` and what the leak checks found to
     ``pred.uns["jepa"]["leak_checks"]``; a ``pred`` that is a view becomes data of its own.
 
@@ -95,7 +95,8 @@ def evaluate(
         When a prediction seems to have seen the answer: conditions that the record of ``pred`` counts as training
         conditions, predicted cells equal to real ones, or that follow them one by one, held-out cells in ``train``;
         and when the predicted cells of a condition are all the same. Also, once, when the record of ``pred`` says
-        that the model abstains on conditions, or that the size of effects was judged by sampling noise or by nothing.
+        that the model abstains on conditions, or that the size of effects was judged by sampling noise or by nothing;
+        and when a condition has cells of several doses or times, which are scored together.
 
     Raises
     ------
@@ -199,8 +200,9 @@ def evaluate(
         seed=seed,
     )
     leaks = find_leaks(who)
-    scores = score_table(who, chosen, n_pcs=n_pcs, ceiling=ceiling)
     record = prediction_record(pred)
+    warn_pooled(record, pred, real, labels)
+    scores = score_table(who, chosen, n_pcs=n_pcs, ceiling=ceiling)
     stated = read_stated(record, who)
     if stated is not None:
         scores = add_stated(scores, stated, who)

@@ -290,7 +290,7 @@ def _numbers(values: Any, name: str) -> list[float]:
     if not found:
         raise ValueError(f"{name} is empty. Name at least one, or leave it out for what is usual.")
     for value in found:
-        if not (isinstance(value, (int, float)) and np.isfinite(value) and value >= 0):
+        if isinstance(value, bool) or not (isinstance(value, (int, float)) and np.isfinite(value) and value >= 0):
             raise ValueError(f"{name}={value!r}: expected numbers of at least 0.")
     return [float(value) for value in found]
 

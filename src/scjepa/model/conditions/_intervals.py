@@ -110,7 +110,7 @@ class Intervals:
         which = np.where(network > 0.5, BASE, FULL)
         if self.anchors.unseen is not None and isinstance(self.anchors.full, SelfJudging):
             which = np.where(self.anchors.full.classes(table) == "", UNSEEN, which)
-        nothing = table.untreated
+        nothing = table.untreated if table.time is None else table.untreated | (table.time == 0)
         parts: list[tuple[np.ndarray, Calibration]] = []
         classes = np.full(m, "", dtype=object)
         for who in (FULL, BASE, UNSEEN):

@@ -135,6 +135,8 @@ def provenance(model: str, design: Design, conditions: pd.DataFrame, input_scale
         "perturbation_key": design.label_key,
         "control": design.control,
         "context_key": design.context_key or "",
+        "dose_key": design.dose_key or "",
+        "time_key": design.time_key or "",
         "separator": design.separator,
         "scale": "signature" if input_scale == "signature" else "lognorm",
         "train": conditions[["perturbation", "context"]].reset_index(drop=True).rename(index=str),

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from scjepa._labels import parse_label
 from scjepa._score_rows import joint_name, same_predictions
 from scjepa.data._groups import SINGLE_CONTEXT
 from scjepa.tl.evaluation._contenders import Contenders
-from scjepa.tl.evaluation._inputs import Condition
+from scjepa.tl.evaluation._inputs import Condition, Labels
 from scjepa.tl.evaluation._profiles import ALL_CONDITIONS, ERRORS
 from scjepa.tl.evaluation._scores import STATED, flags, words
 
@@ -98,6 +99,34 @@ def warn_stated(stated: pd.DataFrame, record: Mapping[str, Any], method: str) ->
     if reliability := _reliability(record.get("reliability")):
         sentence += f"; reliability of the training conditions: {reliability}"
     warnings.warn(f"{sentence}.", UserWarning, stacklevel=3)
+
+
+def warn_pooled(record: Mapping[str, Any], pred: AnnData, real: AnnData, labels: Labels) -> None:
+    """Warn once where a predicted condition has cells of several doses or times: a condition is a label in a context."""
+    where = [labels.perturbation_key, *([labels.context_key] if labels.context_key else [])]
+    found = []
+    for name in ("dose", "time"):
+        key = str(record.get(f"{name}_key", "") or "")
+        if not key or not all({key, *where} <= set(adata.obs) for adata in (pred, real)):
+            continue
+        both = pd.concat([adata.obs[[*where, key]].astype(str) for adata in (pred, real)])
+        asked = set(pred.obs[labels.perturbation_key].astype(str)) - {labels.control}
+        both = both[both[labels.perturbation_key].isin(asked)]
+        number = pd.to_numeric(both[key], errors="coerce")
+        both[key] = number.astype(str).where(number.notna(), both[key])
+        several = both.groupby(where)[key].nunique()
+        if (several > 1).any():
+            example = several.idxmax()
+            text = example if isinstance(example, str) else " in ".join(example)
+            found.append((name, key, int((several > 1).sum()), text))
+    for name, key, n, example in found[:1]:
+        warnings.warn(
+            f"{n} predicted conditions have cells of several {name}s in obs[{key!r}] of pred and real (for example {example}), "
+            f"which are scored as one. Score one {name} at a time (pred and real of that {name}, and controls), or put the "
+            f"{name} into the labels.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _reliability(record: Any) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from _common import save
 
-from scjepa.data import ConditionTable
+from scjepa import DrugJEPA
+from scjepa.data import ConditionTable, signatures_to_conditions
 from scjepa.pharma import tanimoto
 
 RIDGES = (0.3, 1, 3, 10, 30, 100)
@@ -25,6 +29,7 @@ class Molecules:
     similarity: dict[str, pd.DataFrame]
     bits: np.ndarray
     scaffolds: dict[str, str]
+    smiles: dict[str, str] = field(default_factory=dict)
 
     def shuffled(self, seed: int) -> dict[str, pd.DataFrame]:
         """Return the similarities with drugs exchanged."""
@@ -61,7 +66,7 @@ def molecules(smiles: dict[str, str]) -> Molecules:
     table = lambda k: pd.DataFrame(k, index=names, columns=names)
     scaffold = {n: MurckoScaffoldSmiles(mol=m, includeChirality=False) or f"none {n}" for n, m in mols.items()}
     similarity = {"morgan": table(each[0]), "six fingerprints": table(np.mean(each, 0))}
-    return Molecules(names, similarity, (prints[0] > 0).astype(float), scaffold)
+    return Molecules(names, similarity, (prints[0] > 0).astype(float), scaffold, {n: smiles[n] for n in names})
 
 
 # ------------------------------------------------------------------------------------------------- tables, splits
@@ -135,6 +140,48 @@ def keep(scores: Iterable[Scores], folder: Path, name: str) -> None:
     """Write means by question, fold and method."""
     table = pd.DataFrame([row for part in scores for row in part.rows])
     save(table.groupby(["question", "fold", "method"], sort=False)[["r", "rmse"]].mean().reset_index(), folder, name)
+
+
+# ------------------------------------------------------------------------------------------------- DrugJEPA itself
+def by_model(train: ConditionTable, asked: ConditionTable, smiles: Mapping[str, str] | None = None) -> np.ndarray:
+    """Return what DrugJEPA says of questions, trained as signatures train (no network, no embedding).
+
+    Parameters
+    ----------
+    train
+        Measured conditions.
+    asked
+        Questions of one drug each.
+    smiles
+        Structures by name; those of drugs that were not given are handed in with the question.
+    """
+    keys = {axis: getattr(train, axis) for axis in ("dose", "time") if getattr(train, axis) is not None}
+    obs = pd.DataFrame({"drug": drugs_of(train), "context": train.contexts.astype(str), **keys})
+    new = sorted(set(asked.contexts.astype(str)) - set(obs["context"]))
+    names = {f"{axis}_key": axis for axis in keys}
+    cells = ad.AnnData(np.asarray(train.effects), obs=obs.set_axis(obs.index.astype(str)))
+    ready = signatures_to_conditions(cells, "drug", context_key="context", new_contexts=new, **names)
+    if smiles:
+        names["smiles_key"] = "smiles"
+        ready.obs["smiles"] = [smiles.get(d, "") for d in ready.obs["drug"].astype(str)]
+    DrugJEPA.setup_anndata(ready, "drug", context_key="context", input_scale="signature", **names)
+    model = DrugJEPA(ready)
+    model.train(embed=False, enable_progress_bar=False)
+    known, out = set(obs["drug"]), np.empty((len(asked), ready.n_vars))
+    frame = pd.DataFrame({"drug": drugs_of(asked), "context": asked.contexts.astype(str)})
+    frame = frame.assign(**{axis: getattr(asked, axis) for axis in keys})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it abstains from is scored too
+        for place, rows in frame.groupby(["context", *keys], sort=False):
+            drugs = sorted(set(rows["drug"]))
+            fresh = {d: smiles[d] for d in drugs if smiles and d not in known}
+            at = dict(zip(["context", *keys], place, strict=True))
+            said = model.predict_drug_response(drugs, smiles=fresh or None, **at)
+            order = said.obs["drug"].astype(str).to_numpy()
+            x = said.X.toarray() if sp.issparse(said.X) else np.asarray(said.X)
+            for d in drugs:
+                out[rows.index[rows["drug"] == d]] = x[order == d].mean(0)
+    return out
 
 
 # ------------------------------------------------------------------------------------------------- control rows

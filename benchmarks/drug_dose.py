@@ -12,7 +12,9 @@ Row Pearson and RMSE over conditions.
     a random fifth.
 ``sciplex``
     sciplex2_a549_dex_small.h5ad: dexamethasone in A549 cells, 7 doses, each inner one left out in turn, beside the observed
-    curve, with the L2 of halves of the cells as its noise; weak and few cells. ``--model``: DrugJEPA itself beside its anchor.
+    curve, with the L2 of halves of the cells as its noise; weak and few cells.
+
+With ``--model`` DrugJEPA itself beside its anchor: trained on cells (sciplex), or on differences from controls as signatures.
 
 Example::
 
@@ -30,6 +32,7 @@ import numpy as np
 import pandas as pd
 from _common import parser, read, start
 from _drugs import Molecules, Scores, drugs_of, keep, molecules, question
+from _drugs import by_model as as_signatures
 
 import scjepa
 from scjepa.baselines import DrugEffect
@@ -117,7 +120,11 @@ def plain_rows(table: ConditionTable, train: np.ndarray, test: np.ndarray) -> di
 
 
 def held_out(
-    table: ConditionTable, parts: dict[str, list[np.ndarray]], found: Molecules | None, data: str
+    table: ConditionTable,
+    parts: dict[str, list[np.ndarray]],
+    found: Molecules | None,
+    data: str,
+    model_too: bool = False,
 ) -> list[Scores]:
     """Score questions, each a list of rows left out together."""
     out, drug = [], drugs_of(table)
@@ -134,6 +141,10 @@ def held_out(
             if found is not None:
                 model = DrugEffect(similarity=found.similarity).fit(table.rows(train))
                 scores.add("drug anchor, structures", model.effects(asked), table.effects[test], k)
+                model = DrugEffect(similarity=found.shuffled(0)).fit(table.rows(train))
+                scores.add("drug anchor, shuffled structures", model.effects(asked), table.effects[test], k)
+            if model_too:
+                scores.add("drug anchor as DrugJEPA", as_signatures(table.rows(train), asked), table.effects[test], k)
         scores.show(["mean per drug"])
         out.append(scores)
     return out
@@ -226,7 +237,7 @@ def main() -> None:
     names = ["lincs", "tggates", "sciplex"]
     options = parser(__doc__)
     options.add_argument("--datasets", nargs="+", choices=names, default=names)
-    options.add_argument("--model", action="store_true", help="DrugJEPA beside its anchor, where the data are cells")
+    options.add_argument("--model", action="store_true", help="DrugJEPA itself beside its anchor")
     args = options.parse_args()
     start(args)
     scores: list[Scores] = []
@@ -255,7 +266,7 @@ def main() -> None:
             parts["24 h"] = [np.flatnonzero(time == 24)]
             parts["2 h"] = [np.flatnonzero(time == 2)]
         parts["random fifth"] = fifths(len(table))
-        scores += held_out(table, parts, found, name)
+        scores += held_out(table, parts, found, name, args.model)
         keep(scores, args.out, "drug_dose.csv")
 
 

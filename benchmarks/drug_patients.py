@@ -17,6 +17,7 @@ responses (along the mean measured effect).
 Example::
 
     python benchmarks/drug_patients.py --sets made --seeds 2
+    python benchmarks/drug_patients.py --model --seeds 1 --kinds "told by untreated cells" both
 """
 
 from __future__ import annotations
@@ -179,27 +180,33 @@ def ranking(table: pd.DataFrame) -> float:
     return 0.0 if alike else float(spearmanr(table["response"], table["true"])[0])
 
 
-def sets(names: list[str], folder: Path, seeds: int) -> Iterator[tuple[str, int, ad.AnnData]]:
+def sets(names: list[str], folder: Path, seeds: int, kinds: list[str]) -> Iterator[tuple[str, int, ad.AnnData]]:
     """Yield names, seeds and cells of the sets asked for."""
     for seed in range(seeds):
         if "kang" in names:
             yield "kang", seed, kang(folder, seed)
         if "made" in names:
-            for name, options in KINDS.items():
-                yield name, seed, made(seed, **options)
+            for name in kinds:
+                yield name, seed, made(seed, **KINDS[name])
 
 
 def main() -> None:
     """Leave patients out of every set and print means by set."""
     options = parser(__doc__ or "")
     options.add_argument("--sets", nargs="+", choices=("kang", "made"), default=["kang", "made"])
+    options.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="which sets are made")
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--model", action="store_true", help="train DrugJEPA too (minutes a patient)")
     args = options.parse_args()
     start(args)
     parts = []
-    for name, seed, cells in sets(args.sets, args.data, args.seeds):
+    for name, seed, cells in sets(args.sets, args.data, args.seeds, args.kinds):
         parts.append(scored(cells, model=args.model, seed=seed).assign(set=name, seed=seed))
+        if args.model:
+            print(
+                parts[-1].groupby("method", sort=False)[["l2", "r", "size", "e"]].mean().round(3).to_string(),
+                flush=True,
+            )
     table = pd.concat(parts)
     means = table.groupby(["set", "method"], sort=False)[["l2", "r", "size", "e"]].mean()
     order = {
@@ -208,7 +215,7 @@ def main() -> None:
     }
     means["ranking"] = pd.Series(order)
     print(means.round(3).to_string())
-    save(means.reset_index(), args.out, "drug_patients.csv")
+    save(means.reset_index(), args.out, f"drug_patients{'_model' * args.model}.csv")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Claim: the drug anchor predicts drugs in contexts where others were measured, and never loses to the mean for new molecules.
 
 OP3 (neurips23_op3_ranksig.h5ad: 135 drugs x 4 cell types, signed rank signatures against vehicle, so controls are zero).
-Row Pearson and RMSE, means over conditions; baselines by closed form beside it, and the anchor with shuffled fingerprints.
+Row Pearson and RMSE, means over conditions; baselines by closed form beside it, and the anchor with shuffled fingerprints (in
+questions about drugs that were seen for the first seed, beside the anchor's own row of it). With ``--model`` DrugJEPA itself,
+trained by ``train(embed=False)`` on the same signatures, for the first seed: it reads Morgan counts only.
 
 ``drug``, ``scaffold``
     Molecules never seen, five folds by drug or by Bemis-Murcko scaffold, in all contexts at once.
@@ -18,6 +20,7 @@ Row Pearson and RMSE, means over conditions; baselines by closed form beside it,
 Example::
 
     python benchmarks/drug_unseen.py --seeds 3
+    python benchmarks/drug_unseen.py --seeds 1 --model --questions drug "80 %" context both
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from _drugs import (
     Molecules,
     Scores,
     by_cell,
+    by_model,
     drugs_of,
     group_folds,
     keep,
@@ -45,6 +49,7 @@ from scjepa.baselines import DrugEffect
 from scjepa.data import ConditionTable
 
 Split = tuple[np.ndarray, np.ndarray]
+MODEL, BESIDE = "drug anchor as DrugJEPA (seed 0)", "drug anchor (seed 0)"
 
 
 def op3(folder: Path) -> tuple[ConditionTable, Molecules]:
@@ -58,7 +63,14 @@ def op3(folder: Path) -> tuple[ConditionTable, Molecules]:
 
 
 def structure_rows(
-    table: ConditionTable, found: Molecules, train: np.ndarray, test: np.ndarray, out: Scores, fold: object
+    table: ConditionTable,
+    found: Molecules,
+    train: np.ndarray,
+    test: np.ndarray,
+    out: Scores,
+    fold: object,
+    *,
+    mean: bool = True,
 ) -> None:
     """Add the baselines of unseen molecules: mean, nearest drugs, ridge on bits, kernel ridge on similarity, by context."""
     y, drug, where = table.effects, drugs_of(table), table.contexts.astype(str)
@@ -67,14 +79,17 @@ def structure_rows(
     similarity, bits = found.similarity["morgan"].to_numpy(), found.bits @ found.bits.T
     apply = lambda rule: by_cell(rule, where[train], where[test], y.shape[1])
     target = y[train]
-    out.add("mean per context", apply(lambda a, b: np.tile(target[a].mean(0), (len(b), 1))), y[test], fold)
+    if mean:
+        out.add("mean per context", apply(lambda a, b: np.tile(target[a].mean(0), (len(b), 1))), y[test], fold)
     out.add("Tanimoto 5NN", apply(lambda a, b: nearest_drugs(similarity[np.ix_(j[b], i[a])], target[a])), y[test], fold)
     for name, k in (("ridge on Morgan", bits), ("Tanimoto kernel ridge", similarity)):
         rule = lambda a, b, k=k: ridge(k[np.ix_(i[a], i[a])], k[np.ix_(j[b], i[a])], target[a])
         out.add(name, apply(rule), y[test], fold)
 
 
-def unseen(table: ConditionTable, found: Molecules, groups: np.ndarray, title: str, seeds: int) -> Scores:
+def unseen(
+    table: ConditionTable, found: Molecules, groups: np.ndarray, title: str, seeds: int, model: bool = False
+) -> Scores:
     """Leave molecules out in five folds."""
     out = Scores(title)
     for seed in range(seeds):
@@ -88,11 +103,29 @@ def unseen(table: ConditionTable, found: Molecules, groups: np.ndarray, title: s
                 ("drug anchor, shuffled", found.shuffled(seed)),
             ):
                 out.add(method, DrugEffect(similarity=similarity).fit(table.rows(train)).effects(asked), true, name)
+            if model and seed == 0:
+                both_rows(out, lambda t=train, q=asked: by_model(table.rows(t), q, found.smiles), true, name)
     return out
 
 
+def both_rows(out: Scores, predicted: Callable[[], np.ndarray], true: np.ndarray, fold: str, mine: str = MODEL) -> None:
+    """Add a row that not all seeds have, and the anchor's own of the same fold to compare it with."""
+    own = [row for row in out.rows if row["method"] == "drug anchor" and row["fold"] == fold]
+    out.add(mine, predicted(), true, fold)
+    known = {(row["method"], row["fold"]) for row in out.rows}
+    if (BESIDE, fold) not in known:
+        out.rows += [row | {"method": BESIDE} for row in own]
+
+
 def seen_drugs(
-    table: ConditionTable, found: Molecules, title: str, split: Callable[[str, int], Split], seeds: int
+    table: ConditionTable,
+    found: Molecules,
+    title: str,
+    split: Callable[[str, int], Split],
+    seeds: int,
+    *,
+    more: bool = False,
+    model: bool = False,
 ) -> Scores:
     """Leave out conditions of one context at a time."""
     out = Scores(title)
@@ -108,8 +141,18 @@ def seen_drugs(
                 out.add("mean per context", here, true, name)
             if all(map(len, own)):
                 out.add("mean per drug", np.array([y[rows].mean(0) for rows in own]), true, name)
-            model = DrugEffect(similarity=found.similarity).fit(table.rows(train))
-            out.add("drug anchor", model.effects(question(table, test)), true, name)
+            anchor = lambda similarity, t=train, q=test: (
+                DrugEffect(similarity=similarity).fit(table.rows(t)).effects(question(table, q))
+            )
+            if more and (where[train] == context).any():
+                structure_rows(table, found, train, test, out, name, mean=False)
+            out.add("drug anchor", anchor(found.similarity), true, name)
+            if more and seed == 0:
+                shuffled = lambda s=seed, a=anchor: a(found.shuffled(s))
+                both_rows(out, shuffled, true, name, "drug anchor, shuffled (seed 0)")
+            if model and seed == 0:
+                asked = question(table, test)
+                both_rows(out, lambda t=train, q=asked: by_model(table.rows(t), q, found.smiles), true, name)
     return out
 
 
@@ -219,6 +262,7 @@ def main() -> None:
     names = ["drug", "scaffold", "80 %", "20 %", "context", "both", "retrieval", "stress"]
     options = parser(__doc__)
     options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--model", action="store_true", help="DrugJEPA beside its anchor, first seed")
     options.add_argument("--questions", nargs="+", choices=names, default=names)
     args = options.parse_args()
     start(args)
@@ -235,13 +279,14 @@ def main() -> None:
             continue
         elif name in ("drug", "scaffold"):
             groups = drug if name == "drug" else np.array([found.scaffolds[d] for d in drug])
-            scores.append(unseen(table, found, groups, f"unseen molecule, by {name}", args.seeds))
+            scores.append(unseen(table, found, groups, f"unseen molecule, by {name}", args.seeds, args.model))
             scores[-1].show(["mean per context"])
         else:
             titles = {"80 %": "80 % of drugs known", "20 %": "20 % of drugs known", "context": "context unseen"}
             title = titles.get(name, "drug and context unseen")
             seeds = 1 if name == "context" else args.seeds
-            scores.append(seen_drugs(table, found, title, splits(table)[name], seeds))
+            split = splits(table)[name]
+            scores.append(seen_drugs(table, found, title, split, seeds, more=True, model=args.model))
             scores[-1].show(["mean of all"] if name == "both" else ["mean per drug"])
         keep(scores, args.out, "drug_unseen.csv")
 

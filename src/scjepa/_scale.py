@@ -97,7 +97,8 @@ def check_scale(x: Matrix, scale: InputScale = "auto", *, name: str = "adata.X")
     if not whole and high >= MAX_LOGNORM:
         raise ValueError(
             f"{name} has fractional values up to {high:.4g}: it looks normalised but not logged. "
-            "Run scanpy.pp.log1p first, or give raw counts."
+            "Run scanpy.pp.log1p first, or give raw counts. Log2 profiles of arrays reach that far: train on their differences "
+            "from controls (scjepa.data.signatures_to_conditions, input_scale='signature')."
         )
     return scale if scale != "auto" else ("counts" if whole else "lognorm")
 

@@ -43,7 +43,8 @@ class DrugEffect(DrugRows):
     what plain sums miss beyond it (:func:`scjepa.baselines._noise.misfit`); else it is the identity.
 
     *Guard.* Evidence alone does not protect: it keeps structure where structure hurts. So the process, the same without
-    structure, and simple rules (no change, the mean, the mean per context and dose, the mean per drug, the nearest dose and
+    structure, what drugs with like responses in other contexts do (:func:`scjepa.baselines.drugs._alike.responses_alike`: a
+    programme may come out as another one elsewhere), and simple rules (no change, the mean, the mean per context and dose, the mean per drug, the nearest dose and
     time, straight lines in their logarithms, ridge on structures) are weighed by the errors of rows left out as questions
     of the class are asked (:func:`scjepa.baselines.drugs._guard.weigh`); for molecules never given, of which little can be
     known, whatever leaves the mean per context must win surely (:func:`scjepa.baselines.drugs._guard.weigh_cautiously`):
@@ -53,7 +54,8 @@ class DrugEffect(DrugRows):
     ================== =========================================================== ==================================
     ``single``         its drug was given in its context, at its dose and for its  rows
                        time, perhaps not together
-    ``elsewhere``      its drug was given in other contexts, not in this one       drugs in one context each
+    ``elsewhere``      its drug was given in other contexts, not in this one       drugs in one context each; those
+                                                                                   in the question's count most
     ``together``       it has several drugs that were given together               rows with several drugs
     ``combination``    it has several drugs, never given together                  combinations, everywhere
     ``context``        its context has no training rows                            contexts
@@ -88,7 +90,8 @@ class DrugEffect(DrugRows):
         Class to ``{"weights", "error", "plain", "errors", "follow", "kernels", "basis", "n"}``: weights of predictions by name,
         their left-out error (mean over rows of the root mean square over genes; NaN if there is none), the best simple
         prediction, the error of each, how far the weights are followed from there, the process's kernels in words, and
-        ``"left out"`` rows (how many) or ``"none"`` as what judged.
+        ``"left out"`` rows (how many) or ``"none"`` as what judged. The class ``"elsewhere"`` also has ``"contexts"``: weights by
+        context, which are those used there.
     kernels_
         ``[kernel, weight]`` of the process, as plain data.
 
@@ -174,7 +177,8 @@ class DrugEffect(DrugRows):
             predicted = self._judge.experts().predict(self._questions(query.rows(index)))
             for cls in dict.fromkeys(classes[index]):
                 here = classes[index] == cls
-                out[index[here]] = self._mixed({k: v[here] for k, v in predicted.items()}, cls) @ self._axes.T
+                said = {k: v[here] for k, v in predicted.items()}
+                out[index[here]] = self._mixed(said, cls, query.contexts[index[here]]) @ self._axes.T
             new = index[classes[index] == "context"]
             if self._few is not None and len(new):
                 out[new] = _filled(self._few.effects(query.rows(new)), out[new])
@@ -206,7 +210,8 @@ class DrugEffect(DrugRows):
         predicted = self._judge.experts().predict(self._rows)
         for c in dict.fromkeys(classes):
             here = classes == c
-            out[self._active[here]] = self._mixed({k: v[here] for k, v in predicted.items()}, c) @ self._axes.T
+            said = {k: v[here] for k, v in predicted.items()}
+            out[self._active[here]] = self._mixed(said, c, self._rows.contexts[here]) @ self._axes.T
         return out
 
     @on_one_thread
@@ -230,7 +235,8 @@ class DrugEffect(DrugRows):
                 continue
             here = own[index] == c
             rows = self._active[index[here]]
-            out[rows] = self._mixed({k: v[here] for k, v in predicted.items()}, c) @ self._axes.T
+            said = {k: v[here] for k, v in predicted.items()}
+            out[rows] = self._mixed(said, c, self._rows.contexts[index[here]]) @ self._axes.T
             if c == "context" and self._few is not None:
                 at = np.full(len(out), -1)
                 at[self._active] = np.arange(len(self._active))

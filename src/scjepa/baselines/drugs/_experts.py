@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from scjepa._types import FloatArray
+from scjepa.baselines.drugs._alike import responses_alike
 from scjepa.baselines.drugs._kernels import Spec
 from scjepa.baselines.drugs._plain import Plain
 from scjepa.baselines.drugs._process import Fitted, Ground
 from scjepa.baselines.drugs._rows import Rows
 from scjepa.baselines.drugs._structure import Structure
 
-PROCESS, WITHOUT = "process", "process without structure"
-"""The Gaussian process, and the same without what structures say."""
+PROCESS, WITHOUT, ALIKE = "process", "process without structure", "responses alike"
+"""The Gaussian process, the same without what structures say, and what drugs with like responses elsewhere do."""
+ELABORATE = (PROCESS, WITHOUT, ALIKE)
+"""Predictions that must win over the simple ones."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Experts:
     def predict(self, query: Rows) -> dict[str, FloatArray]:
         """Return predictions ``(m, columns)`` by name, simple ones first."""
         out = self.plain.predict(query)
+        where, beyond = out["mean per context"], self.plain.values - self.plain.by_place(self.plain.rows)
+        out[ALIKE] = where + responses_alike(self.plain.rows, beyond, query)
         if self.without is not None:
             out[WITHOUT] = self.without.predict(query)
         out[PROCESS] = self.process.predict(query)

@@ -167,7 +167,12 @@ class DrugRows(SelfJudging):
         known = "together" if self.picks_.get("together", {}).get("basis") == "left out" else "combination"
         return np.where(self._rows.order > 1, known, "single").astype(object)
 
-    def _mixed(self, predicted: dict[str, FloatArray], cls: str) -> FloatArray:
-        """Return the weighted prediction of a class."""
-        weights = self.picks_[cls]["weights"]
-        return np.asarray(sum(weight * predicted[name] for name, weight in weights.items()))
+    def _mixed(self, predicted: dict[str, FloatArray], cls: str, contexts: np.ndarray | None = None) -> FloatArray:
+        """Return the weighted prediction of a class; where contexts have weights of their own, by these."""
+        pick = self.picks_[cls]
+        mix = lambda weights, rows: sum(weight * predicted[name][rows] for name, weight in weights.items())
+        out = np.asarray(mix(pick["weights"], slice(None)))
+        for context, weights in pick.get("contexts", {}).items() if contexts is not None else ():
+            mine = np.asarray(contexts).astype(str) == context
+            out[mine] = mix(weights, mine)
+        return out

@@ -81,7 +81,9 @@ def driver_genes(
     p = np.asarray(probabilities, dtype=np.float64)
     n, n_genes = expression.shape
     if p.ndim != 2 or p.shape[0] != n:
-        raise ValueError(f"expression has shape {(n, n_genes)}, probabilities {p.shape}: expected the same cells as rows.")
+        raise ValueError(
+            f"expression has shape {(n, n_genes)}, probabilities {p.shape}: expected the same cells as rows."
+        )
     if n < 4:
         raise ValueError(f"{n} cells: a correlation with an interval needs at least four.")
     values = expression.data if sp.issparse(expression) else np.asarray(expression)

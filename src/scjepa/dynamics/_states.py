@@ -19,6 +19,8 @@ DENSE = 1200
 MOST_STATES = 12
 STABLE = 0.96
 """Probability of staying, a step, from which a state counts as terminal."""
+SLOWEST = 1e-3
+"""Rate of leaving below which states are kept apart for good, as far as their number is concerned."""
 CORE = 0.5
 """Membership from which a cell is counted to a state."""
 
@@ -58,8 +60,8 @@ def terminal_states(
         ``(n, n)`` sparse, rows of sum one, with walks among the last cells:
         ``transition_matrix(z, times, last="graph")``.
     n_states
-        k; by default the number before the largest gap among the first ``max_states + 1`` eigenvalues, if that leaves at least
-        the unconnected parts.
+        k; by default the number before the largest gap in time scale, :math:`1 / (1 - \lambda)`, of eigenvalues of at least
+        ``least_stability``, and no fewer than there are unconnected parts. Look at ``eigenvalues``: several gaps, several answers.
     max_states
         Most states.
     least_stability
@@ -109,7 +111,7 @@ def terminal_states(
         )
     most = min(max_states, len(stay) - 1)
     values, basis = _slow(walk, min(most + 1, len(stay)))
-    k = min(n_states, values.shape[0]) if n_states is not None else _before_gap(values, most)
+    k = min(n_states, values.shape[0]) if n_states is not None else _before_gap(values, most, least_stability)
     chi = _memberships(basis[:, :k])
     coarse = np.linalg.lstsq(chi.T @ chi, chi.T @ (walk @ chi), rcond=None)[0]
     stability = np.clip(np.diag(coarse), 0.0, 1.0)
@@ -140,7 +142,9 @@ def _slow(walk: sp.csr_matrix, k: int) -> tuple[FloatArray, FloatArray]:
     if n > DENSE:
         try:
             # shifted a little beyond 1, where slow walks lie; the start is fixed, so that the result is
-            values, vectors = eigs(walk, k=min(k, n - 2), which="LR", v0=np.ones(n) + 1e-3 * np.arange(n) / n, maxiter=5000)
+            values, vectors = eigs(
+                walk, k=min(k, n - 2), which="LR", v0=np.ones(n) + 1e-3 * np.arange(n) / n, maxiter=5000
+            )
         except ArpackNoConvergence as error:
             values, vectors = error.eigenvalues, error.eigenvectors
         order = np.argsort(-values.real, kind="stable")
@@ -160,14 +164,16 @@ def _slow(walk: sp.csr_matrix, k: int) -> tuple[FloatArray, FloatArray]:
     return values.real[:k], turned[:, :k]
 
 
-def _before_gap(values: FloatArray, most: int) -> int:
-    """Return the number of eigenvalues before the largest gap; no fewer than those that are 1."""
-    parts = int((values > 1 - 1e-8).sum())
-    gaps = values[:-1] - values[1:]
-    if not len(gaps) or parts > most:
-        return max(1, min(parts, most))
-    first = max(parts, 1)
-    return int(first + np.argmax(gaps[first - 1 : most]))
+def _before_gap(values: FloatArray, most: int, least: float) -> int:
+    """Return the number of slow processes before the largest gap in time scale; no fewer than there are unconnected parts."""
+    parts = max(1, int((values > 1 - 1e-8).sum()))
+    slow = min(int((values >= least).sum()), most)
+    first = max(parts, 2)  # that one part stays as it is says nothing of states within it
+    if slow < first or len(values) <= first:
+        return min(parts, most)
+    scale = -np.log(np.maximum(1 - values, 0.0) + SLOWEST)
+    gaps = scale[:-1] - scale[1:]
+    return int(first + np.argmax(gaps[first - 1 : slow]))
 
 
 def _memberships(basis: FloatArray) -> FloatArray:

@@ -142,7 +142,9 @@ def fate_probabilities(
     names, code = read_fates(fates, len(z))
     if isinstance(restart, bool) or not 0 < restart < 1:
         raise ValueError(f"restart={restart!r}: expected a number above 0 and below 1, for example 0.1.")
-    steps = _rows_of_one(neighbor_graph(z, n_neighbors=n_neighbors) if graph is None else _square(graph, "graph", len(z)))
+    steps = _rows_of_one(
+        neighbor_graph(z, n_neighbors=n_neighbors) if graph is None else _square(graph, "graph", len(z))
+    )
     start = _one_hot(code, len(names))
     start /= start.sum(0)
     mass = _walk(steps, start, 1 - restart, tolerance)

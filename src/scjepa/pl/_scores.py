@@ -39,6 +39,8 @@ TITLES = {
     "perturbench_rank_cosine": "PerturBench rank, cosine ↓",
     "centroid_accuracy": "centroid accuracy ↑",
     "normalized_inverse_rank": "normalized inverse rank ↑",
+    "w1": "Wasserstein-1 ↓",
+    "w2": "Wasserstein-2 ↓",
     "mmd": "MMD ↓",
     "sliced_wasserstein": "sliced Wasserstein ↓",
     "de_overlap_at_N": "DE overlap@N ↑",

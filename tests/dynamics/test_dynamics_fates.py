@@ -18,7 +18,9 @@ def rng():
 # ---------------------------------------------------------------------------------------------------- terminal states
 def clouds(rng, apart):
     center = apart * np.array([[0, 0], [1, 0], [0, 1.0]])
-    z = np.vstack([rng.normal(size=(20, 2)), *(rng.normal(size=(n, 2)) + c for n, c in zip((60, 100, 80), center))])
+    z = np.vstack(
+        [rng.normal(size=(20, 2)), *(rng.normal(size=(n, 2)) + c for n, c in zip((60, 100, 80), center, strict=True))]
+    )
     return z, np.repeat([0, 1], [20, 240]), np.repeat(["", "c", "a", "b"], [20, 60, 100, 80])
 
 
@@ -110,7 +112,7 @@ def test_sparse_is_dense(rng):
 
 def test_permutation_agrees_with_fisher_and_finds_nothing_in_noise(rng):
     x, p = rng.normal(size=(60, 30)), rng.uniform(size=(60, 1))
-    x[:, 3] += 2 * p[:, 0]
+    x[:, 3] += 4 * p[:, 0]
     shuffled = driver_genes(x, p, test="permutation", n_permutations=999).set_index("gene")
     fisher = driver_genes(x, p).set_index("gene")
     assert np.corrcoef(shuffled["p_value"], fisher["p_value"].reindex(shuffled.index))[0, 1] > 0.99

@@ -6,6 +6,7 @@ import pytest
 import scipy.sparse as sp
 from sklearn.neighbors import kneighbors_graph
 
+from scjepa.dynamics import _walk as walk
 from scjepa.dynamics import (
     absorption_probabilities,
     fate_probabilities,
@@ -14,7 +15,6 @@ from scjepa.dynamics import (
     transition_matrix,
     transport_plan,
 )
-from scjepa.dynamics import _walk as walk
 
 
 @pytest.fixture

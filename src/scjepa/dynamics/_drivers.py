@@ -124,7 +124,7 @@ def driver_genes(
 
 def _moments(x: Matrix) -> tuple[FloatArray, FloatArray]:
     mean = np.asarray(x.mean(0), dtype=np.float64).ravel()
-    square = x.multiply(x) if sp.issparse(x) else np.asarray(x, dtype=np.float64) ** 2
+    square = sp.csr_matrix(x).power(2) if sp.issparse(x) else np.asarray(x, dtype=np.float64) ** 2
     variance = np.asarray(square.mean(0), dtype=np.float64).ravel() - mean**2
     return mean, np.sqrt(np.where(variance > 1e-12 * np.maximum(mean**2, 1e-300), variance, 0.0))
 

@@ -39,8 +39,6 @@ TITLES = {
     "perturbench_rank_cosine": "PerturBench rank, cosine ↓",
     "centroid_accuracy": "centroid accuracy ↑",
     "normalized_inverse_rank": "normalized inverse rank ↑",
-    "w1": "Wasserstein-1 ↓",
-    "w2": "Wasserstein-2 ↓",
     "mmd": "MMD ↓",
     "sliced_wasserstein": "sliced Wasserstein ↓",
     "de_overlap_at_N": "DE overlap@N ↑",
@@ -56,6 +54,8 @@ TITLES = {
     "de_spearman_count": "Spearman of DE counts ↑",
     "centroid_ami": "centroid AMI ↑",
     "pearson_edistance": "Pearson of E-distances ↑",
+    "w1": "Wasserstein-1 ↓",
+    "w2": "Wasserstein-2 ↓",
 }
 """Panel titles, with the arrow of :func:`scjepa.tl.format_scores`."""
 

@@ -2,6 +2,7 @@
 
 from scjepa.dynamics._drivers import driver_genes
 from scjepa.dynamics._lineage import Lineage, lineage_relations
+from scjepa.dynamics._moves import transition_matrix
 from scjepa.dynamics._states import TerminalStates, terminal_states
 from scjepa.dynamics._times import Times, read_times
 from scjepa.dynamics._transport import Plan, displacements, nearest, overlap, transport_plan, wasserstein
@@ -11,7 +12,6 @@ from scjepa.dynamics._walk import (
     fate_probabilities,
     neighbor_graph,
     potency,
-    transition_matrix,
 )
 
 __all__ = [

@@ -1,6 +1,37 @@
 """Cells in time: times and their units, transport plans, walks, fates, branch points, tipping points; arrays in, arrays out."""
 
+from scjepa.dynamics._drivers import driver_genes
+from scjepa.dynamics._lineage import Lineage, lineage_relations
+from scjepa.dynamics._moves import transition_matrix
+from scjepa.dynamics._states import TerminalStates, terminal_states
 from scjepa.dynamics._times import Times, read_times
 from scjepa.dynamics._transport import Plan, displacements, nearest, overlap, transport_plan, wasserstein
+from scjepa.dynamics._walk import (
+    Fates,
+    absorption_probabilities,
+    fate_probabilities,
+    neighbor_graph,
+    potency,
+)
 
-__all__ = ["Plan", "Times", "displacements", "nearest", "overlap", "read_times", "transport_plan", "wasserstein"]
+__all__ = [
+    "Fates",
+    "Lineage",
+    "Plan",
+    "TerminalStates",
+    "Times",
+    "absorption_probabilities",
+    "displacements",
+    "driver_genes",
+    "fate_probabilities",
+    "lineage_relations",
+    "nearest",
+    "neighbor_graph",
+    "overlap",
+    "potency",
+    "read_times",
+    "terminal_states",
+    "transition_matrix",
+    "transport_plan",
+    "wasserstein",
+]

@@ -1,5 +1,6 @@
 """Metrics: numpy arrays in, numbers out, one per condition. Each names its formula and source; undefined values are NaN."""
 
+from scjepa.metrics._auroc import auroc
 from scjepa.metrics._calibration import dynamic_range_fraction, systematic_variation
 from scjepa.metrics._de import (
     de_count,
@@ -33,6 +34,7 @@ from scjepa.metrics._ranking import (
 from scjepa.metrics._uncertainty import selective_risk_curve, uncertainty_spearman
 
 __all__ = [
+    "auroc",
     "alpha_req",
     "centroid_accuracy",
     "centroid_ami",

@@ -54,6 +54,8 @@ TITLES = {
     "de_spearman_count": "Spearman of DE counts ↑",
     "centroid_ami": "centroid AMI ↑",
     "pearson_edistance": "Pearson of E-distances ↑",
+    "w1": "Wasserstein-1 ↓",
+    "w2": "Wasserstein-2 ↓",
 }
 """Panel titles, with the arrow of :func:`scjepa.tl.format_scores`."""
 

@@ -68,7 +68,7 @@ def verdict(
     ----------
     %(scores)s
     metrics
-        Metrics to judge; by default those of the table among L2, absolute error, both Pearson deltas, E-distance,
+        Metrics to judge; by default those of the table among L2, absolute error, Wasserstein-1, both Pearson deltas, E-distance,
         discrimination and DE overlap, each of which is a claim of its own.
     level
         Of all intervals of a model together.

@@ -1,5 +1,18 @@
 """Cells at times that were not measured, in closed form: the interpolant, copies of neighbours, transport."""
 
 from scjepa.baselines.times._interpolant import Cloud, Interpolant, systematic
+from scjepa.baselines.times._plain import NextCopy, PreviousCopy, TransportInterpolation, Union
 
-__all__ = ["Cloud", "Interpolant", "systematic"]
+PLAIN = (PreviousCopy, NextCopy, Union, TransportInterpolation)
+"""The rows beside every prediction of cells at a time, simplest first."""
+
+__all__ = [
+    "PLAIN",
+    "Cloud",
+    "Interpolant",
+    "NextCopy",
+    "PreviousCopy",
+    "TransportInterpolation",
+    "Union",
+    "systematic",
+]

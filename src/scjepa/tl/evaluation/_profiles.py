@@ -63,7 +63,8 @@ REGISTRY: dict[str, Metric] = {
 """Every score of :func:`scjepa.tl.evaluate`, in the order of tables."""
 
 METRICS = tuple(REGISTRY)
-GOALS = {name: metric.goal for name, metric in REGISTRY.items()}
+GOALS = {name: metric.goal for name, metric in REGISTRY.items()} | {"w1": "↓", "w2": "↓"}
+"""What good values are, also of the scores of :func:`scjepa.tl.evaluate_trajectory`."""
 
 PROFILES: dict[str, tuple[str, ...]] = {
     "minimal": METRICS[: METRICS.index("mse")],
@@ -73,7 +74,7 @@ PROFILES: dict[str, tuple[str, ...]] = {
 """``"minimal"`` takes seconds and no tests of genes; ``"vcc"`` holds the three scores of the Virtual Cell Challenge."""
 
 CLAIMS = (
-    "l2", "mae", "pearson_delta", "pearson_delta_systema", "e_distance", "discrimination_score_l1", "de_overlap_at_N",
+    "l2", "mae", "w1", "pearson_delta", "pearson_delta_systema", "e_distance", "discrimination_score_l1", "de_overlap_at_N",
 )  # fmt: skip
 """Scores about which a verdict is given: one for each thing that a prediction can be good at."""
 

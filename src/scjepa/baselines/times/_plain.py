@@ -1,0 +1,153 @@
+"""Plain predictions of cells at a time: copies of the snapshot before or after, both pooled, interpolation by transport."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from scjepa._types import FloatArray
+from scjepa.baselines.times._interpolant import Cloud
+from scjepa.dynamics import Plan, transport_plan
+
+
+class _Snapshots:
+    """Cells by time; ``predict`` finds the snapshots around a time."""
+
+    name = ""
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+
+    def fit(self, z: FloatArray, times: FloatArray) -> Self:
+        """Keep the snapshots.
+
+        Parameters
+        ----------
+        z
+            ``(n, d)`` cells in coordinates of one common scale.
+        times
+            ``(n,)``.
+
+        Returns
+        -------
+        Itself.
+
+        Raises
+        ------
+        ValueError
+            For shapes that don't fit, and missing values.
+        """
+        z, t = np.asarray(z, dtype=np.float64), np.asarray(times, dtype=np.float64)
+        if z.ndim != 2 or t.shape != (len(z),) or not len(z):
+            raise ValueError(f"z has shape {z.shape} and times {t.shape}: expected (cells, coordinates) and (cells,).")
+        if not np.isfinite(z).all() or not np.isfinite(t).all():
+            raise ValueError("z or times have missing or infinite values: expected numbers.")
+        self.z_, self.times_ = z, np.unique(t)
+        self._members = [np.flatnonzero(t == level) for level in self.times_]
+        self._plans: dict[int, Plan] = {}
+        return self
+
+    def predict(self, time: float) -> Cloud:
+        """Return the cells at a time: those measured then, between two snapshots the row's own answer, else the nearest one.
+
+        Parameters
+        ----------
+        time
+            In the unit of training.
+        """
+        t, levels = float(time), self.times_
+        at = np.flatnonzero(np.isclose(levels, t, rtol=1e-9, atol=1e-12))
+        if len(at):
+            return self._copy(self._members[int(at[0])])
+        after = int(np.searchsorted(levels, t))
+        if 0 < after < len(levels):
+            share = float((t - levels[after - 1]) / (levels[after] - levels[after - 1]))
+            return self._between(after - 1, share)
+        return self._copy(self._members[0 if after == 0 else -1])
+
+    def _between(self, i: int, share: float) -> Cloud:
+        raise NotImplementedError
+
+    def _copy(self, cells: np.ndarray, shift: Any = 0.0, mass: FloatArray | None = None) -> Cloud:
+        moved = np.zeros((len(cells), self.z_.shape[1])) + shift
+        return Cloud(cells, moved, np.full(len(cells), 1 / len(cells)) if mass is None else mass)
+
+
+class PreviousCopy(_Snapshots):
+    """The snapshot before.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scjepa.baselines.times import PreviousCopy
+    >>> PreviousCopy().fit(np.array([[0.0], [1.0], [4.0]]), np.array([0, 0, 2])).predict(1).cells.tolist()
+    [0, 1]
+    """
+
+    name = "previous copy"
+
+    def _between(self, i: int, share: float) -> Cloud:
+        return self._copy(self._members[i])
+
+
+class NextCopy(_Snapshots):
+    """The snapshot after; beyond the last time, that one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scjepa.baselines.times import NextCopy
+    >>> NextCopy().fit(np.array([[0.0], [1.0], [4.0]]), np.array([0, 0, 2])).predict(1).cells.tolist()
+    [2]
+    """
+
+    name = "next copy"
+
+    def _between(self, i: int, share: float) -> Cloud:
+        return self._copy(self._members[i + 1])
+
+
+class Union(_Snapshots):
+    """The cells of the snapshots before and after, pooled as they were sampled.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scjepa.baselines.times import Union
+    >>> Union().fit(np.array([[0.0], [1.0], [4.0]]), np.array([0, 0, 2])).predict(1).cells.tolist()
+    [0, 1, 2]
+    """
+
+    name = "union"
+
+    def _between(self, i: int, share: float) -> Cloud:
+        return self._copy(np.concatenate([self._members[i], self._members[i + 1]]))
+
+
+class TransportInterpolation(_Snapshots):
+    """Displacement interpolation: matched cells of exact optimal transport, moved along straight lines.
+
+    References
+    ----------
+    McCann 1997, *Advances in Mathematics* 128; Schiebinger et al. 2019, *Cell* 176.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scjepa.baselines.times import TransportInterpolation
+    >>> z = np.array([[0.0], [1.0], [4.0], [5.0]])
+    >>> cloud = TransportInterpolation().fit(z, np.array([0, 0, 2, 2])).predict(0.5)
+    >>> (z[cloud.cells] + cloud.shift).ravel().tolist(), cloud.mass.tolist()
+    ([1.0, 2.0], [0.5, 0.5])
+    """
+
+    name = "OT interpolation"
+
+    def _between(self, i: int, share: float) -> Cloud:
+        first, second = self._members[i], self._members[i + 1]
+        if i not in self._plans:
+            self._plans[i] = transport_plan(self.z_[first], self.z_[second], seed=self.seed)
+        source, target, mass = self._plans[i]
+        start, end = first[source], second[target]
+        return self._copy(start, share * (self.z_[end] - self.z_[start]), mass)

@@ -110,8 +110,9 @@ def warn_pooled(record: Mapping[str, Any], pred: AnnData, real: AnnData, labels:
         if not key or not all({key, *where} <= set(adata.obs) for adata in (pred, real)):
             continue
         both = pd.concat([adata.obs[[*where, key]].astype(str) for adata in (pred, real)])
-        asked = set(pred.obs[labels.perturbation_key].astype(str)) - {labels.control}
-        both = both[both[labels.perturbation_key].isin(asked)]
+        asked = pd.MultiIndex.from_frame(pred.obs[where].astype(str)).unique()
+        both = both[pd.MultiIndex.from_frame(both[where]).isin(asked)]
+        both = both[both[labels.perturbation_key] != labels.control]
         number = pd.to_numeric(both[key], errors="coerce")
         both[key] = number.astype(str).where(number.notna(), both[key])
         several = both.groupby(where)[key].nunique()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -133,7 +133,7 @@ def _corners(envelope: FloatArray, heights: FloatArray) -> np.ndarray:
     return touches
 
 
-@lru_cache(maxsize=None)
+@cache
 def _null(n: int, draws: int) -> FloatArray:
     rng = np.random.default_rng(n)
     return np.sort([np.sqrt(n) * dip(rng.random(n)) for _ in range(draws)])

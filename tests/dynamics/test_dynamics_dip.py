@@ -84,7 +84,8 @@ def test_p_values():
 
 
 @pytest.mark.parametrize(
-    ("x", "message"), [(np.ones((2, 2)), r"shape \(2, 2\)"), (np.empty(0), "shape"), (np.array([1, np.nan]), "1 missing")]
+    ("x", "message"),
+    [(np.ones((2, 2)), r"shape \(2, 2\)"), (np.empty(0), "shape"), (np.array([1, np.nan]), "1 missing")],
 )
 def test_refusals(x, message):
     with pytest.raises(ValueError, match=message):

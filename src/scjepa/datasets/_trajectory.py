@@ -192,7 +192,7 @@ def simulate_trajectory(
     clone = np.full(len(t), "", dtype=object)
     if n_clones:
         number = cell_rng.integers(0, n_clones, len(t))
-        table = shifted_odds(odds, donors["shift"].to_numpy()[:, None, None] + arms["shift"].to_numpy()[:, None])
+        table = shifted_odds(odds, donors["shift"].to_numpy()[:, None] + arms["shift"].to_numpy())
         table = np.broadcast_to(table, (n_donors, len(arms), n_open))
         likes = draw_fates(np.repeat(table.reshape(-1, n_open), n_clones, axis=0), clone_rng)
         liked = likes.reshape(n_donors, len(arms), n_clones)[d, c, number]

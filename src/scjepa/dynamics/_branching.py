@@ -208,13 +208,19 @@ def check_snapshots(z: FloatArray, times: FloatArray, *, least: int) -> tuple[Fl
         )
     for values, name in ((cells, "The cells have"), (moments, "times has")):
         if not np.isfinite(values).all():
-            raise ValueError(f"{name} {int((~np.isfinite(values)).sum())} missing or infinite values: expected numbers.")
+            raise ValueError(
+                f"{name} {int((~np.isfinite(values)).sum())} missing or infinite values: expected numbers."
+            )
     levels, sizes = np.unique(moments, return_counts=True)
     if len(levels) < 2:
-        raise ValueError(f"times has {len(levels)} distinct value(s): what happens over time needs two snapshots or more.")
+        raise ValueError(
+            f"times has {len(levels)} distinct value(s): what happens over time needs two snapshots or more."
+        )
     if sizes.min() < least:
         small = [f"{t:g} ({n} cells)" for t, n in zip(levels, sizes, strict=True) if n < least]
-        raise ValueError(f"Too few cells at the times {some(small)}: expected {least} or more each. Merge or drop these times.")
+        raise ValueError(
+            f"Too few cells at the times {some(small)}: expected {least} or more each. Merge or drop these times."
+        )
     return cells, moments, levels
 
 
@@ -275,7 +281,12 @@ def _gap(cells: FloatArray, now: np.ndarray, later: FloatArray, after: np.ndarra
 
 
 def _was_one(
-    cells: FloatArray, now: np.ndarray, last: FloatArray, label: np.ndarray, branches: list[tuple[int, ...]], which: list[int]
+    cells: FloatArray,
+    now: np.ndarray,
+    last: FloatArray,
+    label: np.ndarray,
+    branches: list[tuple[int, ...]],
+    which: list[int],
 ) -> bool:
     """Tell whether cells were nearer to each other, along the axes between their fates, than those are."""
     here = cells[np.isin(now, which)]

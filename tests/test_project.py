@@ -18,7 +18,7 @@ import scjepa
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-ROOMS = ["baselines", "datasets", "losses", "metrics", "nn", "pharma", "pl", "tl"]
+ROOMS = ["baselines", "datasets", "dynamics", "losses", "metrics", "nn", "pharma", "pl", "tl"]
 """rooms whose public names users import; the models are re-exported by scjepa itself"""
 
 

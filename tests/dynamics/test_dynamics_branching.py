@@ -11,7 +11,7 @@ from scjepa.dynamics._splits import best_split, gap_pvalue, groups, pair_pvalue
 RUNS = {"n_runs": 4}
 
 
-def system(shares, times=5, n=100, after=2, apart=4.0, seed=0, drift=1.0):
+def system(shares, times=5, n=100, after=2, apart=5.0, seed=0, drift=1.0):
     """Cells that drift along one axis and, from a step on, part along others; and which branch each belongs to."""
     rng = np.random.default_rng(seed)
     t = np.repeat(np.arange(times), n)
@@ -49,7 +49,7 @@ def test_fates_are_known_from_the_branch_on_and_open_before():
 
 
 def test_a_fate_of_one_in_ten():
-    z, t, branch = system((0.9, 0.1), apart=6)
+    z, t, branch = system((0.9, 0.1), apart=7)
     found = branch_points(z, t, **RUNS)
     (point,) = found.points
     assert point.step == 2 and point.shares == pytest.approx((0.9, 0.1), abs=0.02)

@@ -29,8 +29,8 @@ def test_time_and_module(tip):
     x, t = system(tip)
     found = critical_transitions(x, t, **FEW)
     assert found.p == pytest.approx(1 / 60) and (found.step, found.time) == (tip, tip)
-    assert set(found.module[:8]) <= set(range(10)), "below a common state of greater variance"
-    sign = found.loadings[:8] * np.tile([1, -1], 20)[found.module[:8]]
+    assert set(found.module[:5]) <= set(range(10)), "below a common state of greater variance"
+    sign = found.loadings[:5] * np.tile([1, -1], 20)[found.module[:5]]
     assert (sign > 0).all() or (sign < 0).all(), "genes of both signs fluctuate against each other"
     assert np.nanargmax(found.prominence) == tip and np.isnan(found.prominence[[0, -1]]).all()
     again = critical_transitions(x, t, **FEW)
@@ -44,17 +44,19 @@ def test_false_positives_without_a_tip():
 
 def test_a_steady_rise_has_no_peak():
     assert critical_transitions(*system(shape=np.linspace(0, 1, 6)), **FEW).p > 0.05
-    np.testing.assert_allclose(_prominence(np.array([0.0, 1, 2, 3])), [0, 0])
+    np.testing.assert_allclose(_prominence(np.array([0.0, 1, 2, 3])), [-1, -1])
     np.testing.assert_allclose(_prominence(np.array([1.0, 4, 2, 3, 0])), [3, 1, 2])
 
 
 def test_early_and_late_cells_on_a_fast_path_are_no_tip():
-    rng = np.random.default_rng(0)
-    t = np.repeat(np.arange(6.0), 70)
-    progress = 1 / (1 + np.exp(-3 * (t + 0.6 * rng.normal(size=len(t)) - 2.5)))
-    x = 7 + (rng.normal(size=(len(t), 40)) + np.outer(progress, rng.normal(0, 3, 40))) / 3
-    found, fooled = (critical_transitions(x, t, off_path=off, **FEW) for off in (True, False))
-    assert fooled.p <= 0.05 < found.p
+    t, found = np.repeat(np.arange(6.0), 70), {True: [], False: []}
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        progress = 1 / (1 + np.exp(-3 * (t + 0.6 * rng.normal(size=len(t)) - 2.5)))
+        x = 7 + (rng.normal(size=(len(t), 40)) + np.outer(progress, rng.normal(0, 3, 40))) / 3
+        for off, ps in found.items():
+            ps.append(critical_transitions(x, t, off_path=off, n_permutations=39).p)
+    assert sum(p <= 0.05 for p in found[True]) <= 1 and sum(p <= 0.05 for p in found[False]) >= 3
 
 
 def counts(depth, n=60, genes=50, seed=0):

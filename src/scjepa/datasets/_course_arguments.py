@@ -37,7 +37,7 @@ def check_arguments(given: dict[str, Any]) -> FloatArray:
     arms = given["conditions"]
     if isinstance(arms, str) or not len(arms) or len({str(v) for v in arms}) < len(arms):
         raise ValueError(f"conditions={arms!r}: expected a sequence of distinct names, at least one.")
-    moments = np.linspace(0.0, 1.0, given["n_times"])
+    moments: FloatArray = np.linspace(0.0, 1.0, given["n_times"])
     if "times" in given:
         moments = _numbers(given["times"], "times", -np.inf)
         if len(moments) < 2 or (np.diff(moments) <= 0).any():
@@ -87,7 +87,7 @@ def _one_or_each(value: object, name: str, n: int) -> list[object]:
     return list(value)
 
 
-def _numbers(values: Sequence[float], name: str, low: float) -> FloatArray:
+def _numbers(values: Any, name: str, low: float) -> FloatArray:
     if isinstance(values, (str, int, float)):
         raise ValueError(f"{name}={values!r}: expected a sequence of numbers.")
     for value in values:

@@ -314,7 +314,7 @@ def true_trajectory(
     n_fates, splits = len(fates), truth["splits"]
     which = np.array([[f in joined.split("+") for f in fates.index] for joined in splits["fates"]], dtype=bool)
     biology = Biology(
-        *(np.asarray(course[k]) for k in ("base", "size", "steepness", "middle")),
+        np.asarray(course["base"]), np.asarray(course["size"]), np.asarray(course["steepness"]), np.asarray(course["middle"]),
         (splits["time"].to_numpy(dtype=float) - first) / span, which.reshape(-1, n_fates), np.asarray(truth["programmes"]),
         float(given["priming"]), np.asarray(course["noise"]), np.asarray(truth["module"]),
         str(given.get("tipping", "")), (float(course["tip"]) - first) / span, float(given["tip_size"]),

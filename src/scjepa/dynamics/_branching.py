@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ AHEAD = 1
 """How many times before a time are asked too: branches that are apart there are apart at it."""
 SPREAD = 0.7
 """Cells that are as far apart before a branch as this share of what they are after it were no single population."""
-KEPT = 0.8
+KEPT = 0.9
 """Share of the cells in each run that stability is judged by."""
 AGREE = 0.5
 """Adjusted Rand index from which on two runs found the same fates."""
@@ -47,7 +48,7 @@ class BranchPoint(NamedTuple):
     p: float
     """How often one population would look as much like several right after it."""
     stability: float
-    """Share of runs on 80 % of the cells that find it within one step."""
+    """Share of runs on 90 % of the cells that find it within one step."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def branch_points(
     min_share
         The smallest fate, as a share of the last snapshot (and never fewer than five cells).
     min_stability, n_runs
-        A branch point is reported if at least this share of the runs, on 80 % of the cells, find the same within one step.
+        A branch point is reported if at least this share of the runs, on 90 % of the cells, find the same within one step.
     n_neighbors
         Of the neighbour graph.
     max_cells
@@ -163,8 +164,8 @@ def branch_points(
     rng = np.random.default_rng(seed)
     rows = [rng.permutation(np.flatnonzero(moments == t))[:max_cells] for t in levels]
     shots = [cells[i] for i in rows]
-    options = {"alpha": alpha, "min_share": min_share, "n_neighbors": n_neighbors}
-    full = _trace(shots, **options)
+    trace = partial(_trace, alpha=alpha, min_share=min_share, n_neighbors=n_neighbors)
+    full = trace(shots)
     fates = np.full(len(cells), -1)
     probabilities = np.zeros((len(cells), full.label.max() + 1))
     for t, i, chance in zip(levels, rows, full.chances, strict=True):
@@ -178,11 +179,12 @@ def branch_points(
     if full.events:
         for _ in range(n_runs):
             part = [np.sort(rng.permutation(len(s))[: max(int(KEPT * len(s)), 5)]) for s in shots]
-            runs.append((_trace([s[i] for s, i in zip(shots, part, strict=True)], **options), part[-1]))
-    points, unstable = [], []
+            runs.append((_trace([s[i] for s, i in zip(shots, part, strict=True)]), part[-1]))
+    points: list[BranchPoint] = []
+    unstable: list[BranchPoint] = []
     for event in full.events:
         steps = [s for run, kept in runs if (s := _same(event, full.label[kept], run)) is not None]
-        step = int(np.median([*steps, event.step])) if steps else event.step
+        step = event.step  # that of all cells: parts of a small fate are seen later
         stability = sum(abs(s - step) <= 1 for s in steps) / max(len(runs), 1)
         before = rows[step - 1]
         sums = np.stack([full.chances[step - 1][:, list(b)].sum(1) for b in event.branches], 1)
@@ -232,7 +234,7 @@ def _trace(shots: list[FloatArray], *, alpha: float, min_share: float, n_neighbo
     chances = [chance]
     for k in range(len(shots) - 2, -1, -1):
         chances.insert(0, _walk_back(shots[k], shots[k + 1], chances[0], n_neighbors))
-    branches = [(f,) for f in range(chance.shape[1])]
+    branches: list[tuple[int, ...]] = [(f,) for f in range(chance.shape[1])]
     events = []
     for k in range(len(shots) - 2, -1, -1):
         sets, here = [{i} for i in range(len(branches))], 0.0
@@ -240,7 +242,11 @@ def _trace(shots: list[FloatArray], *, alpha: float, min_share: float, n_neighbo
             # the two most alike join first, and are tested as one against the others
             joined = [tuple(sorted(f for i in group for f in branches[i])) for group in sets]
             apart = {(a, b): _apart(shots, chances, k, joined, a, b) for a, b in combinations(range(len(sets)), 2)}
-            (a, b), here = max(apart.items(), key=lambda pair: pair[1])
+            mine = np.stack([chances[k][:, list(b)].sum(1) for b in joined], 1)
+            # of branches that are equally little apart, above all those without cells of their own, the ones that share cells
+            shared = np.sqrt(mine).T @ np.sqrt(mine)
+            a, b = max(apart, key=lambda pair: (apart[pair], shared[pair]))
+            here = apart[a, b]
             if here <= APART:
                 break
             sets[a] |= sets.pop(b)

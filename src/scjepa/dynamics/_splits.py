@@ -12,8 +12,8 @@ LEVELS = (2, 3, 4, 6)
 """Numbers of clusters that are tried: few for equal groups, many so that a small one is a cluster of its own."""
 SHRINK = 0.3
 """Share of the mean variance in a within-group covariance: groups may have fewer cells than coordinates."""
-WINDOW = 3.0
-"""A small group is tested within this many times its cells at its end of the axis: among all cells it would drown."""
+WINDOWS = (2.0, 3.0)
+"""A small group is tested within so many times its cells at its end of the axis too: among all cells it would drown."""
 
 
 def best_split(cells: FloatArray, *, min_cells: int, levels: tuple[int, ...] = LEVELS) -> tuple[float, np.ndarray]:
@@ -113,9 +113,8 @@ def gap_pvalue(along: FloatArray, n_low: int, n_high: int) -> float:
     A piece of a distribution with one mode has one mode, so that the second test is as honest as the first.
     """
     values = np.sort(along if n_low <= n_high else -along)
-    end = int(WINDOW * min(n_low, n_high))
-    p = dip_pvalue(values)
-    return min(p, dip_pvalue(values[:end])) if 4 <= end < len(values) else p
+    ends = [int(w * min(n_low, n_high)) for w in WINDOWS]
+    return min(dip_pvalue(values[:end]) for end in [len(values), *(e for e in ends if 4 <= e < len(values))])
 
 
 def within(a: FloatArray, b: FloatArray) -> FloatArray:

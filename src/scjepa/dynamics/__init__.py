@@ -1,5 +1,8 @@
 """Cells in time: times and their units, transport plans, walks, fates, branch points, tipping points; arrays in, arrays out."""
 
+from scjepa.dynamics._branching import BranchPoint, BranchPoints, branch_points
+from scjepa.dynamics._critical import CriticalTransition, critical_transitions, thin_counts
+from scjepa.dynamics._dip import dip, dip_pvalue
 from scjepa.dynamics._drivers import driver_genes
 from scjepa.dynamics._lineage import Lineage, lineage_relations
 from scjepa.dynamics._moves import transition_matrix
@@ -15,12 +18,19 @@ from scjepa.dynamics._walk import (
 )
 
 __all__ = [
+    "BranchPoint",
+    "BranchPoints",
+    "CriticalTransition",
     "Fates",
     "Lineage",
     "Plan",
     "TerminalStates",
     "Times",
     "absorption_probabilities",
+    "branch_points",
+    "critical_transitions",
+    "dip",
+    "dip_pvalue",
     "displacements",
     "driver_genes",
     "fate_probabilities",
@@ -31,6 +41,7 @@ __all__ = [
     "potency",
     "read_times",
     "terminal_states",
+    "thin_counts",
     "transition_matrix",
     "transport_plan",
     "wasserstein",

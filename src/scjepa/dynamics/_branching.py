@@ -179,7 +179,7 @@ def branch_points(
     if full.events:
         for _ in range(n_runs):
             part = [np.sort(rng.permutation(len(s))[: max(int(KEPT * len(s)), 5)]) for s in shots]
-            runs.append((_trace([s[i] for s, i in zip(shots, part, strict=True)]), part[-1]))
+            runs.append((trace([s[i] for s, i in zip(shots, part, strict=True)]), part[-1]))
     points: list[BranchPoint] = []
     unstable: list[BranchPoint] = []
     for event in full.events:

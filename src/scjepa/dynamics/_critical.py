@@ -143,7 +143,7 @@ def critical_transitions(
     means = np.stack([dense[i].mean(0) for i in sets])
     n = min(max_cells, *(len(i) for i in sets))
     shots = [dense[rng.permutation(i)[:n]] for i in sets]
-    rest = np.concatenate([s - s.mean(0) for s in shots])
+    rest = plain = np.concatenate([s - s.mean(0) for s in shots])
     if off_path:
         steps = np.diff(means, axis=0)
         path, size, _ = np.linalg.svd(steps.T, full_matrices=False)
@@ -154,7 +154,6 @@ def critical_transitions(
     covariance = (1 - SHRINK) * covariance + SHRINK * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     eigenvalue, vector = np.linalg.eigh(covariance)
     rest = rest @ (vector / np.sqrt(eigenvalue)) @ vector.T
-    root = (vector * np.sqrt(eigenvalue)) @ vector.T
 
     index = _index(rest, len(levels), n_splits, rng)
     prominence = _prominence(index)
@@ -166,7 +165,9 @@ def critical_transitions(
         ]
     )
     p = (1 + int((null >= prominence.max()).sum())) / (1 + n_permutations)
-    axis = root @ _leading(np.split(rest, len(levels))[peak])
+    # genes by how they go along with the fluctuation; a gene's weight in the axis itself is noisier
+    there = np.split(rest, len(levels))[peak]
+    axis = np.split(plain, len(levels))[peak].T @ (there @ _leading(there))
     axis = axis / np.linalg.norm(axis)
     strong = np.flatnonzero(np.abs(axis) > 1 / np.sqrt(len(axis)))
     strong = strong[np.argsort(-np.abs(axis[strong]))]

@@ -9,7 +9,7 @@
     dynamics.critical_transitions on counts. With a tipping point: alone, and in a branching system; right is the true time
     ranked first. Without: as above, and a steady rise. p <= .05 is false there.
 
-Targets: right in 9 of 10; false in at most 5 %.
+Targets: right in 9 of 10; false in at most 5 %. The README says where they are missed.
 
 Example::
 

@@ -140,7 +140,9 @@ def branch_points(
 
     Notes
     -----
-    Ten of a hundred cells with a fate of their own are found, fewer not. The dip test is by Hartigan & Hartigan 1985.
+    A fate of 10 of 100 cells is found in 8 of 10 simulated systems, its time within one step in 5 (``trajectory_events.py``).
+    Cells bent into more than half a circle at one time count as two populations. The walk back is private here; the dip test is by
+    Hartigan & Hartigan 1985.
 
     Examples
     --------

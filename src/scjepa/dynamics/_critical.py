@@ -105,7 +105,7 @@ def critical_transitions(
     Notes
     -----
     What is seen are strong tips away from the path of the mean. Tips along the path can't be told from asynchrony, and
-    are not seen.
+    are not seen. Where all genes switch at once within a step, a tip is reported too often (2 of 10, ``trajectory_events.py``).
 
     References
     ----------

@@ -153,6 +153,14 @@ def test_provenance_says_who_what_and_from_what() -> None:
     found = provenance("M", DESIGN, frame)
     train = found.pop("train")
     assert found.pop("scale") == "lognorm" and provenance("M", DESIGN, frame, "signature")["scale"] == "signature"
-    assert found == {"model": "M", "perturbation_key": "p", "control": "ctl", "context_key": "line", "separator": "+"}
+    keys = {"dose_key": "uM", "time_key": ""}
+    assert found == {
+        "model": "M",
+        "perturbation_key": "p",
+        "control": "ctl",
+        "context_key": "line",
+        "separator": "+",
+        **keys,
+    }
     assert train.to_dict("list") == {"perturbation": ["A"], "context": ["x"]} and train.index.tolist() == ["0"]
     assert provenance("M", Design("p"), frame)["context_key"] == ""  # h5ad has no None

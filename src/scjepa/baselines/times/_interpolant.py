@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from scjepa._types import FloatArray
+from scjepa.baselines.times._snapshots import Cloud, Snapshots, copied, systematic
 from scjepa.dynamics import displacements, nearest, overlap, transport_plan, wasserstein
 
 SHIFTS = (-0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2)
@@ -27,17 +28,6 @@ JUDGED, AXES = 400, 5
 """Cells and coordinates that candidates are compared by."""
 
 
-class Cloud(NamedTuple):
-    """Cells predicted at a time, as training cells that moved: a weighted cloud."""
-
-    cells: np.ndarray
-    """``(k,)`` which training cell each point was."""
-    shift: FloatArray
-    """``(k, d)`` how far it moved."""
-    mass: FloatArray
-    """``(k,)`` of sum one."""
-
-
 @dataclass(frozen=True)
 class _Pair:
     first: np.ndarray
@@ -47,7 +37,7 @@ class _Pair:
     overlap: float
 
 
-class Interpolant:
+class Interpolant(Snapshots):
     r"""Cells at any time from snapshots at other times, without a parameter that is learned by gradient.
 
     Between snapshots P (time a) and N (time b), at the share :math:`w = (t - a) / (b - a)` of the way:
@@ -126,34 +116,28 @@ class Interpolant:
         ValueError
             For shapes that don't fit, missing values, and fewer than two times.
         """
-        z, t = np.asarray(z, dtype=np.float64), np.asarray(times, dtype=np.float64)
-        if z.ndim != 2 or t.shape != (len(z),):
-            raise ValueError(f"z has shape {z.shape} and times {t.shape}: expected (cells, coordinates) and (cells,).")
-        if not np.isfinite(z).all() or not np.isfinite(t).all():
-            raise ValueError("z or times have missing or infinite values: expected numbers.")
-        levels = np.unique(t)
-        if len(levels) < 2:
-            raise ValueError(f"all cells are of one time ({levels.tolist()}): a course needs at least two.")
-        self._hold(z, t, growth)
-        everything = tuple(range(len(levels)))
+        self._keep(z, times, growth)
+        if len(self.times_) < 2:
+            raise ValueError(f"all cells are of one time ({self.times_.tolist()}): a course needs at least two.")
+        everything = tuple(range(len(self.times_)))
         self.shift_, self.power_ = self._tuned(everything)
         self.amplitude_ = self._amplitude(everything) if self.trend else 0.0
         return self
 
-    def _hold(self, z: FloatArray, times: FloatArray, growth: FloatArray | None) -> None:
+    def _keep(self, z: FloatArray, times: FloatArray, growth: FloatArray | None) -> None:
+        self._hold(z, times)
         if growth is not None:
             growth = np.asarray(growth, dtype=np.float64)
-            if growth.shape != (len(z),) or not np.isfinite(growth).all() or (growth < 0).any():
-                raise ValueError(f"growth has shape {growth.shape}: expected ({len(z)},) numbers of at least 0.")
-        self.z_, self.times_, self.growth_, self._of = z, np.unique(times), growth, times
-        self._members = [np.flatnonzero(times == level) for level in self.times_]
+            if growth.shape != (len(self.z_),) or not np.isfinite(growth).all() or (growth < 0).any():
+                raise ValueError(f"growth has shape {growth.shape}: expected ({len(self.z_)},) numbers of at least 0.")
+        self.growth_ = growth
         self._pairs: dict[tuple[int, int], _Pair] = {}
 
     def state(self) -> dict[str, Any]:
         """Return options, cells and what was found as plain data; plans are solved anew when they are needed."""
         out: dict[str, Any] = {"trend": self.trend, "n_neighbors": self.n_neighbors, "seed": self.seed}
         if hasattr(self, "z_"):
-            out |= {"z": self.z_, "times": self._of, "growth": self.growth_}
+            out |= {"z": self.z_, "times": self._time_of, "growth": self.growth_}
             out |= {"shift": self.shift_, "power": self.power_, "amplitude": self.amplitude_}
         return out
 
@@ -162,7 +146,7 @@ class Interpolant:
         """Rebuild from :meth:`state`."""
         new = cls(**{name: state[name] for name in ("trend", "n_neighbors", "seed")})
         if "z" in state:
-            new._hold(np.asarray(state["z"]), np.asarray(state["times"]), state["growth"])
+            new._keep(np.asarray(state["z"]), np.asarray(state["times"]), state["growth"])
             new.shift_, new.power_ = float(state["shift"]), float(state["power"])
             new.amplitude_ = float(state["amplitude"])
         return new
@@ -204,7 +188,7 @@ class Interpolant:
         at = np.flatnonzero(np.isclose(levels, t, rtol=1e-9, atol=1e-12))
         everything = tuple(range(len(levels)))
         if len(at):
-            return _cloud(self._members[int(at[0])], 0.0, self.z_.shape[1])
+            return copied(self._members[int(at[0])], self.z_.shape[1])
         if levels[0] < t < levels[-1]:
             return self._between(t, everything, self.shift_, self.power_)
         return self._beyond(t, everything, self.amplitude_)
@@ -258,7 +242,7 @@ class Interpolant:
             step = levels[used[-1]] - levels[used[-2]]
             ahead = step * (1 - np.exp(-(t - levels[last]) / step)) / (1 - np.exp(-1.0))  # long steps are damped
             shift = amplitude * ahead * self._slope(used)
-        return _cloud(self._members[last], shift, self.z_.shape[1])
+        return copied(self._members[last], self.z_.shape[1], shift)
 
     # ---------------------------------------------------------------- parts
     def _pair(self, i: int, j: int) -> _Pair:
@@ -322,21 +306,3 @@ class Interpolant:
         mass = None if len(cloud.mass) > JUDGED else cloud.mass
         points = self.z_[cloud.cells[index], :AXES] + cloud.shift[index, :AXES]
         return wasserstein(points, true, source_mass=mass)
-
-
-def _cloud(cells: np.ndarray, shift: Any, d: int) -> Cloud:
-    return Cloud(cells, np.zeros((len(cells), d)) + shift, np.full(len(cells), 1 / len(cells)))
-
-
-def systematic(mass: FloatArray, n: int, *, start: float = 0.5) -> np.ndarray:
-    """Return ``n`` points drawn by mass at even steps, ``(n,)``: a sample of low variance, the same for the same ``start``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from scjepa.baselines.times import systematic
-    >>> systematic(np.array([0.5, 0.25, 0.25]), 4).tolist()
-    [0, 0, 1, 2]
-    """
-    total = np.cumsum(mass)
-    return np.searchsorted(total / total[-1], (np.arange(n) + start) / n).clip(max=len(total) - 1)

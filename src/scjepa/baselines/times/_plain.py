@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
 
 from scjepa._types import FloatArray
-from scjepa.baselines.times._interpolant import Cloud
+from scjepa.baselines.times._snapshots import Cloud, Snapshots, copied
 from scjepa.dynamics import Plan, transport_plan
 
 
-class _Snapshots:
-    """Cells by time; ``predict`` finds the snapshots around a time."""
+class _Around(Snapshots, ABC):
+    """``predict`` finds the snapshots around a time."""
 
     name = ""
 
@@ -38,13 +39,7 @@ class _Snapshots:
         ValueError
             For shapes that don't fit, and missing values.
         """
-        z, t = np.asarray(z, dtype=np.float64), np.asarray(times, dtype=np.float64)
-        if z.ndim != 2 or t.shape != (len(z),) or not len(z):
-            raise ValueError(f"z has shape {z.shape} and times {t.shape}: expected (cells, coordinates) and (cells,).")
-        if not np.isfinite(z).all() or not np.isfinite(t).all():
-            raise ValueError("z or times have missing or infinite values: expected numbers.")
-        self.z_, self.times_ = z, np.unique(t)
-        self._members = [np.flatnonzero(t == level) for level in self.times_]
+        self._hold(z, times)
         self._plans: dict[int, Plan] = {}
         return self
 
@@ -66,15 +61,15 @@ class _Snapshots:
             return self._between(after - 1, share)
         return self._copy(self._members[0 if after == 0 else -1])
 
+    @abstractmethod
     def _between(self, i: int, share: float) -> Cloud:
-        raise NotImplementedError
+        """Return the cells at a share of the way from training time ``i`` to the next one."""
 
     def _copy(self, cells: np.ndarray, shift: Any = 0.0, mass: FloatArray | None = None) -> Cloud:
-        moved = np.zeros((len(cells), self.z_.shape[1])) + shift
-        return Cloud(cells, moved, np.full(len(cells), 1 / len(cells)) if mass is None else mass)
+        return copied(cells, self.z_.shape[1], shift, mass)
 
 
-class PreviousCopy(_Snapshots):
+class PreviousCopy(_Around):
     """The snapshot before.
 
     Examples
@@ -91,7 +86,7 @@ class PreviousCopy(_Snapshots):
         return self._copy(self._members[i])
 
 
-class NextCopy(_Snapshots):
+class NextCopy(_Around):
     """The snapshot after; beyond the last time, that one.
 
     Examples
@@ -108,7 +103,7 @@ class NextCopy(_Snapshots):
         return self._copy(self._members[i + 1])
 
 
-class Union(_Snapshots):
+class Union(_Around):
     """The cells of the snapshots before and after, pooled as they were sampled.
 
     Examples
@@ -125,7 +120,7 @@ class Union(_Snapshots):
         return self._copy(np.concatenate([self._members[i], self._members[i + 1]]))
 
 
-class TransportInterpolation(_Snapshots):
+class TransportInterpolation(_Around):
     """Displacement interpolation: matched cells of exact optimal transport, moved along straight lines.
 
     References

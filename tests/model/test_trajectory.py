@@ -37,6 +37,12 @@ def course(times=(0.0, 1.0, 2.0, 4.0), n: int = 60, *, seed: int = 0, conditions
     return adata
 
 
+def without_times() -> ad.AnnData:
+    adata = course()
+    adata.obs.loc["c3", "time"] = np.nan
+    return adata
+
+
 def trained(adata: ad.AnnData, *, train: dict | None = None, init: dict | None = None, **setup) -> TrajectoryJEPA:
     TrajectoryJEPA.setup_anndata(adata, **{"time_key": "time", "input_scale": "lognorm", **setup})
     model = TrajectoryJEPA(adata, n_latent=4, n_pcs=5, **(init or {}))
@@ -226,6 +232,8 @@ def test_batches_of_one_time_each_are_named() -> None:
         (lambda m: m.predict_trajectory([]), "no times were given"),
         (lambda m: m.predict_trajectory(1.0, n_cells=0), "n_cells=0"),
         (lambda m: m.predict_trajectory(1.0, indices=[]), "no cells selected"),
+        (lambda m: m.predict_trajectory(1.0, without_times()), "1 of 240 start cells have no time. Drop them"),
+        (lambda m: m.train(**QUIET, holdout=[0.0, 1.0, 2.0, 4.0]), "holdout leaves no time to train on"),
         (lambda m: m.train(**QUIET, holdout=[7.0]), "holdout=7 is not a time of the data. Found: '0', '1', '2', '4'"),
         (
             lambda m: m.train(**QUIET, holdout=[0.0, 1.0, 2.0]),

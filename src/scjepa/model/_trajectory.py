@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -16,7 +15,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, LayerField
 
-from scjepa._checks import require_column, require_labels, require_numbers, require_positive_int, some
+from scjepa._checks import require_column, require_labels, require_numbers, require_positive_int
 from scjepa._docs import docs
 from scjepa._keys import Keys
 from scjepa._scale import check_target_sum
@@ -25,7 +24,17 @@ from scjepa.data import ExpressionMatrix, Split, aligned, cell_positions, fit_co
 from scjepa.dynamics import Times, read_times
 from scjepa.model.core import JEPAModel, TrainingRun, at_depth, check_cells, check_sizes, goes_on
 from scjepa.model.core._parts import Part
-from scjepa.model.trajectories import ONLY, WORDS, Courses
+from scjepa.model.trajectories import (
+    ONLY,
+    Courses,
+    Predicted,
+    described,
+    moved,
+    note_confounding,
+    record,
+    split_times,
+    start_times,
+)
 from scjepa.module import ExpressionSpace, JEPAModule, view_parts
 from scjepa.train import digest, seeded
 
@@ -192,7 +201,7 @@ class TrajectoryJEPA(JEPAModel):
         if growth_key is not None:
             require_numbers(adata.obs, growth_key, "growth_key", minimum=0.0)
         if batch_key is not None:
-            _note_confounding(adata.obs[batch_key].astype(str).to_numpy(), times, batch_key)
+            note_confounding(adata.obs[batch_key].astype(str).to_numpy(), times, batch_key)
         setup_method_args = cls._get_setup_method_args(
             **{name: value for name, value in locals().items() if name != "times" and name not in ("argument", "key")}
         )
@@ -297,32 +306,11 @@ class TrajectoryJEPA(JEPAModel):
         validation_size: float | None,
         seed: int,
     ) -> Split:
-        key = self._setup["time_key"]
         given: dict[str, Any] = {"train_size": train_size, "validation_size": validation_size, "seed": seed}
-        if split_by not in ("cell", "time", key):
-            split = split_cells(adata.obs, split_by=split_by, holdout=holdout, **given)
+        if split_by in ("cell", "time", self._setup["time_key"]):
+            split = split_times(times, by_cell=split_by == "cell", holdout=holdout, **given)
         else:
-            level = np.abs(times.values[:, None] - times.levels).argmin(1)
-            obs = pd.DataFrame({"time": np.array(times.labels, dtype=object)[level]}, index=adata.obs_names)
-            out: list[str] = []
-            try:
-                wanted = [] if holdout is None else times.read(holdout).tolist()
-            except ValueError as error:
-                raise ValueError(f"holdout: {error}") from None
-            for value in wanted:
-                near = np.flatnonzero(np.isclose(times.levels, value))
-                if not len(near):
-                    raise ValueError(f"holdout={value:g} is not a time of the data. Found: {some(times.labels, 10)}.")
-                out.append(times.labels[int(near[0])])
-            if split_by == "cell":  # drawn from the cells that are not held out
-                test = obs["time"].isin(out).to_numpy()
-                part = split_cells(obs[~test], split_by="cell", **given)
-                rest = np.flatnonzero(~test)
-                split = Split(
-                    rest[part.train], rest[part.validation], np.sort(np.r_[np.flatnonzero(test), rest[part.test]])
-                )
-            else:
-                split = split_cells(obs, split_by="time", holdout=out or None, **given)
+            split = split_cells(adata.obs, split_by=split_by, holdout=holdout, **given)
         left = np.unique(times.values[split.train])
         if len(left) < 2:
             raise ValueError(f"training cells are of {len(left)} time: a course needs at least two. Hold out less.")
@@ -422,27 +410,18 @@ class TrajectoryJEPA(JEPAModel):
             parts = [self._population(self.anchor_.condition(condition), t, n_cells, rng.random()) for t in asked]
         else:
             parts = self._moved(self._own_or_given(adata), indices, asked, condition, n_cells, rng)
-        x, source, label = (np.concatenate(p) for p in zip(*(p[:3] for p in parts), strict=True))
-        setup, key = self._setup, self._setup["time_key"]
-        written: Any = np.repeat(asked, [len(p[1]) for p in parts])
-        if any(not _is_number(name) for name in times.labels):
-            written = np.repeat([times.label(t) for t in asked], [len(p[1]) for p in parts]).astype(object)
-        obs = pd.DataFrame({key: written, Keys.obs.source: source}, index=[f"prediction-{i}" for i in range(len(x))])
-        if setup["condition_key"] is not None:
-            obs[setup["condition_key"]] = pd.Categorical(label)
-        obs[Keys.obs.kind] = pd.Categorical(["predicted"] * len(x))
+        key, x = self._setup["time_key"], np.concatenate([part.x for part in parts])
+        obs = described(parts, asked, times, key, self._setup["condition_key"])
         out = AnnData(x, obs=obs, var=pd.DataFrame(index=pd.Index(self.var_names_)))
         if self.embedded_:
             with torch.inference_mode():
                 at = at_depth(aligned(x).to(self.device), self.reference_unit_)
                 out.obsm[Keys.obsm.latent] = self.module.embed(at).cpu().numpy()
-        out.uns[Keys.uns.root] = {Keys.uns.prediction: self._record(asked, parts)}
+        out.uns[Keys.uns.root] = {Keys.uns.prediction: record(parts, asked, times, type(self).__name__, key)}
         return out
 
-    def _population(
-        self, condition: str, time: float, n_cells: int | None, start: float
-    ) -> tuple[FloatArray, np.ndarray, np.ndarray, str]:
-        """Return cells at a time, what they were, their condition, and what kind of a prediction it is."""
+    def _population(self, condition: str, time: float, n_cells: int | None, start: float) -> Predicted:
+        """Return the population at a time."""
         n = max(LEAST, self.anchor_.size(condition, time)) if n_cells is None else n_cells
         drawn = self.anchor_.draw(condition, time, n, start=start)
         adata = self._own_or_given(None)
@@ -453,7 +432,7 @@ class TrajectoryJEPA(JEPAModel):
             )
         x = self._lifted(self._read(adata, drawn.cells).rows(slice(None)), drawn.shift)
         names = adata.obs_names.to_numpy()[drawn.cells]
-        return x, names, np.full(n, condition, dtype=object), self.anchor_.kind(condition, time)
+        return Predicted(x, names, np.full(n, condition, dtype=object), self.anchor_.kind(condition, time))
 
     def _moved(
         self,
@@ -463,30 +442,23 @@ class TrajectoryJEPA(JEPAModel):
         condition: str | None,
         n_cells: int | None,
         rng: np.random.Generator,
-    ) -> list[tuple[FloatArray, np.ndarray, np.ndarray, str]]:
-        """Return start cells at each time; see :meth:`_population`."""
+    ) -> list[Predicted]:
+        """Return start cells at each time."""
         cells = cell_positions(adata, indices)
         if n_cells is not None:
             cells = cells[np.sort(rng.choice(len(cells), n_cells, replace=n_cells > len(cells)))]
         key = self._setup["time_key"]
         require_column(adata.obs, key, "time_key")
-        start = self._known_times.read([_plain(value) for value in adata.obs[key].iloc[cells]])
+        start = start_times(self._known_times, adata.obs[key].iloc[cells])
         labels = self._conditions(adata)[cells]
         if condition is not None:
             labels = np.full(len(cells), self.anchor_.condition(condition), dtype=object)
         matrix = self._read(adata, cells)
         rows, z = matrix.rows(slice(None)), self._coordinates(matrix.values)
-        out = []
+        names, out = adata.obs_names.to_numpy()[cells], []
         for t in asked:
-            shift, kinds = np.zeros_like(z), set()
-            for label in dict.fromkeys(labels):
-                course = self.anchor_.of[self.anchor_.condition(str(label))]
-                kinds.add(course.kind(t))
-                for begin in np.unique(start[labels == label]):
-                    mine = (labels == label) & (start == begin)
-                    shift[mine] = course.move(z[mine], begin, t)
-            kind = "copy" if "copy" in kinds else "trend" if "trend" in kinds else "between"
-            out.append((self._lifted(rows, shift), adata.obs_names.to_numpy()[cells], labels, kind))
+            shift, kind = moved(self.anchor_, z, start, labels, t)
+            out.append(Predicted(self._lifted(rows, shift), names, labels, kind))
         return out
 
     def _lifted(self, rows: FloatArray, shift: FloatArray) -> FloatArray:
@@ -496,47 +468,3 @@ class TrajectoryJEPA(JEPAModel):
         if not by.any():
             return np.asarray(rows, dtype=np.float32)
         return shift_cells(np.asarray(rows, dtype=np.float32), by, self.max_expression_)
-
-    def _record(self, asked: FloatArray, parts: list[Any]) -> dict[str, Any]:
-        times = self._known_times
-        kinds = [p[3] for p in parts]
-        table = pd.DataFrame({
-            "time": asked,
-            "label": [times.label(t) for t in asked],
-            "kind": kinds,
-            "abstain": [kind in ("copy", "trend") for kind in kinds],
-        }).rename(index=str)  # fmt: skip
-        beyond = table.loc[table["abstain"], "label"].tolist()
-        note = ""
-        if beyond:
-            known = self._known_times.levels
-            note = (
-                f"{some(beyond)} lie beyond the measured times ({times.label(known[0])} to {times.label(known[-1])}): "
-                f"{WORDS['copy' if 'copy' in kinds else 'trend'].split(': ')[1]}."
-            )
-            warnings.warn(note, UserWarning, stacklevel=3)
-        return {"model": type(self).__name__, "time_key": self._setup["time_key"], "times": table, "note": note}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, str) else value
-
-
-def _note_confounding(batches: np.ndarray, times: Times, key: str) -> None:
-    """Warn where every batch holds one time and there are several: batch and time can't be told apart then."""
-    per_batch = pd.Series(times.values).groupby(batches).nunique()
-    if len(per_batch) > 1 and (per_batch == 1).all():
-        warnings.warn(
-            f"batch_key={key!r}: each of the {len(per_batch)} batches holds cells of one time only. What differs between batches "
-            "can't be told from what changes in time.",
-            UserWarning,
-            stacklevel=3,
-        )

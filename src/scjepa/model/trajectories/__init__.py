@@ -1,5 +1,18 @@
-"""What TrajectoryJEPA holds and is made of: courses in closed form."""
+"""What TrajectoryJEPA holds and is made of: courses in closed form, held-out times, and how predictions are written down."""
 
-from scjepa.model.trajectories._courses import ONLY, WORDS, Courses, Drawn
+from scjepa.model.trajectories._courses import ONLY, Courses, Drawn
+from scjepa.model.trajectories._holdout import note_confounding, split_times
+from scjepa.model.trajectories._prediction import Predicted, described, moved, record, start_times
 
-__all__ = ["ONLY", "WORDS", "Courses", "Drawn"]
+__all__ = [
+    "ONLY",
+    "Courses",
+    "Drawn",
+    "Predicted",
+    "described",
+    "moved",
+    "note_confounding",
+    "record",
+    "split_times",
+    "start_times",
+]

@@ -13,13 +13,6 @@ from scjepa.baselines.times import Interpolant, systematic
 
 ONLY = "all"
 """The condition of every cell when no ``condition_key`` is given."""
-WORDS = {
-    "measured": "the time was measured: its cells as they are",
-    "between": "between measured times",
-    "copy": "beyond the measured times: a copy of the nearest snapshot, which nothing reliably beats; don't use it as a forecast",
-    "trend": "beyond the measured times: the last snapshot, moved along the trend that left-out times bear out",
-}
-"""What predictions are, see :meth:`scjepa.baselines.times.Interpolant.kind`."""
 
 
 class Drawn(NamedTuple):
@@ -109,7 +102,7 @@ class Courses:
         return str(asked)
 
     def kind(self, condition: str, time: float) -> str:
-        """Return what a prediction at a time is: a key of :data:`WORDS`."""
+        """Return what a prediction at a time is, see :meth:`scjepa.baselines.times.Interpolant.kind`."""
         return self.of[condition].kind(time)
 
     def draw(self, condition: str, time: float, n: int, *, start: float = 0.5) -> Drawn:

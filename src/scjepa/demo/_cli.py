@@ -16,8 +16,19 @@ from typing import NoReturn
 from scjepa.demo._messages import UserError, one_line
 from scjepa.demo._results import Results
 from scjepa.demo._run import run
+from scjepa.demo._trajectories import run_course
 
-DRUG_KEYS = ["drug_key", "smiles_key", "dose_key", "time_key"]
+KEYS = {
+    "perturb": ("perturbation_key", "how each cell was perturbed"),
+    "drug": ("drug_key", "which drug each cell got"),
+    "trajectory": ("time_key", "when each cell was taken"),
+}
+"""The column that each model needs, and what it says."""
+FOR = {
+    "perturbation_key": ("perturb",), "drug_key": ("drug",), "smiles_key": ("drug",), "dose_key": ("drug",),
+    "time_key": ("drug", "trajectory"), "control": ("perturb", "drug"), "context_key": ("perturb", "drug"),
+}  # fmt: skip
+"""Which models an argument is for; the others are for all."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,11 +55,11 @@ def parser() -> argparse.ArgumentParser:
         "demo",
         help="train on a perturbation screen and predict held-out conditions",
         description=(
-            "Train PerturbJEPA (or DrugJEPA: --model drug) on a screen (without --data: a simulated one), predict held-out "
-            "conditions and show the scores beside the baselines."
+            "Train PerturbJEPA (or DrugJEPA: --model drug) on a screen, or TrajectoryJEPA (--model trajectory) on a time course "
+            "(without --data: simulated ones), predict held-out conditions or times and show the scores beside the baselines."
         ),
     )
-    demo.add_argument("--model", choices=["perturb", "drug"], default="perturb", help="default: perturb")
+    demo.add_argument("--model", choices=list(KEYS), default="perturb", help="default: perturb")
     demo.add_argument("--data", type=Path, metavar="FILE.h5ad", help="cells x genes: counts or log-normalised values")
     demo.add_argument("--perturbation-key", metavar="KEY", help="obs column of labels: 'A', 'A+B', the control")
     demo.add_argument(
@@ -56,7 +67,12 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--smiles-key", metavar="KEY", help="with --model drug: obs column of structures")
     demo.add_argument("--dose-key", metavar="KEY", help="with --model drug: obs column of doses (numbers)")
-    demo.add_argument("--time-key", metavar="KEY", help="with --model drug: obs column of exposure times (numbers)")
+    demo.add_argument(
+        "--time-key",
+        metavar="KEY",
+        help="with --model drug: obs column of exposure times (numbers); with --model "
+        "trajectory: of times (numbers, '6h', 'day 4', ordered categories)",
+    )
     demo.add_argument("--control", metavar="LABEL", help="label of the control cells (default: control; of drugs DMSO)")
     demo.add_argument("--context-key", metavar="KEY", help="obs column of cell types or lines")
     demo.add_argument("--batch-key", metavar="KEY", help="obs column of batches; controls are matched within them")
@@ -68,7 +84,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="WHAT",
         help="what to predict and never train on: a perturbation, a context or CONTEXT:PERTURBATION; repeatable. "
         "Default: up to 5 combinations whose singles are measured, else the largest context, else 10%% of "
-        "the perturbations. Of drugs: one in a context (others have it), and an inner dose of another",
+        "the perturbations. Of drugs: one in a context (others have it), and an inner dose of another. Of a time course: times "
+        "(the one in the middle)",
     )
     demo.add_argument(
         "--n-top-genes", type=_whole_number(1), default=2000, metavar="N", help="variable genes (default: 2000)"
@@ -83,19 +100,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _check_arguments(args: argparse.Namespace) -> None:
-    drug = args.model == "drug"
-    key, others = ("drug_key", ["perturbation_key"]) if drug else ("perturbation_key", DRUG_KEYS)
-    for name in others:
-        if getattr(args, name) is not None:
-            raise UserError(f"{_option(name)} is not for --model {args.model}; its labels are named by {_option(key)}.")
+    key, says = KEYS[args.model]
+    for name, models in FOR.items():
+        if args.model not in models and getattr(args, name) is not None:
+            raise UserError(f"{_option(name)} is not for --model {args.model}; {_option(key)} says {says}.")
     if args.data is not None and getattr(args, key) is None:
-        done = "which drug each cell got" if drug else "how each cell was perturbed"
-        raise UserError(f"--data needs {_option(key)}: the obs column that says {done}.")
+        raise UserError(f"--data needs {_option(key)}: the obs column that says {says}.")
     if args.data is None:
-        for name in ("perturbation_key", *DRUG_KEYS, "control", "context_key", "batch_key", "layer"):
+        for name in (*FOR, "batch_key", "layer"):
             if getattr(args, name) is not None:
-                raise UserError(f"{_option(name)} needs --data; the simulated screen has its own columns.")
-    args.control = ("DMSO" if drug else "control") if args.control is None else args.control
+                raise UserError(f"{_option(name)} needs --data; the simulated data have their own columns.")
+    if args.model != "trajectory" and args.control is None:
+        args.control = "DMSO" if args.model == "drug" else "control"
 
 
 def _option(name: str) -> str:
@@ -120,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _quiet(args.verbose):
             _check_arguments(args)
             results = Results(args.out)
-            run(args, results)
+            (run_course if args.model == "trajectory" else run)(args, results)
         return 0
     except KeyboardInterrupt:
         kept = ", ".join(results.written) if results and results.written else "nothing yet"

@@ -112,18 +112,7 @@ def read_screen(
     UserError, KeyError, ValueError
         If the file, a column, the control or the values are not usable; the text is one clear line.
     """
-    path = Path(path)
-    if not path.is_file():
-        beside = [p.name for p in path.parent.glob("*.h5ad")] if path.parent.is_dir() else []
-        raise UserError(f"--data {path}: no such file.{closest(path.name, beside, n=1)}")
-    try:
-        raw = anndata.read_h5ad(path) if h5py.is_hdf5(path) else None
-    except Exception as error:  # whatever a broken file raises, the user must hear the same
-        raise UserError(f"--data {path}: can't be read as .h5ad ({one_line(error)}).") from error
-    if raw is None or 0 in raw.shape:
-        raise UserError(
-            f"--data {path}: {'not an .h5ad (HDF5) file' if raw is None else 'holds no cells or no genes'}."
-        )
+    raw = read_file(path)
     labels = require_labels(raw.obs, perturbation_key, label).str.strip()
     require_member(control, labels.unique(), "--control", where=f"the labels of obs[{perturbation_key!r}]")
     canonical = {name: "+".join(a) or control for name, a in parse_labels(labels.unique(), control).items()}
@@ -136,6 +125,29 @@ def read_screen(
     for argument, key in (more or {}).items():
         if key is not None:
             obs[key] = require_column(raw.obs, key, argument)
+    adata = with_values(raw, obs, layer, path)
+    return Screen(adata, perturbation_key, control, context_key, batch_key)
+
+
+def read_file(path: str | Path) -> anndata.AnnData:
+    """Read an ``.h5ad`` file; raise UserError, one clear line, for whatever can't be read."""
+    path = Path(path)
+    if not path.is_file():
+        beside = [p.name for p in path.parent.glob("*.h5ad")] if path.parent.is_dir() else []
+        raise UserError(f"--data {path}: no such file.{closest(path.name, beside, n=1)}")
+    try:
+        raw = anndata.read_h5ad(path) if h5py.is_hdf5(path) else None
+    except Exception as error:  # whatever a broken file raises, the user must hear the same
+        raise UserError(f"--data {path}: can't be read as .h5ad ({one_line(error)}).") from error
+    if raw is None or 0 in raw.shape:
+        raise UserError(
+            f"--data {path}: {'not an .h5ad (HDF5) file' if raw is None else 'holds no cells or no genes'}."
+        )
+    return raw
+
+
+def with_values(raw: anndata.AnnData, obs: pd.DataFrame, layer: str | None, path: str | Path) -> anndata.AnnData:
+    """Return checked, log-normalised cells with the given ``obs``; what is left out or renamed is said."""
     if layer is not None:
         require_member(layer, [k for k in raw.layers if k is not None], "--layer", where="adata.layers")
     x, name = (raw.X, "X") if layer is None else (raw.layers[layer], f"layers[{layer!r}]")
@@ -153,7 +165,7 @@ def read_screen(
         say(f"gene names: {int(adata.var_names.duplicated().sum()):,} duplicates get a suffix")
         adata.var_names_make_unique()
     adata.obs_names_make_unique()
-    return Screen(adata, perturbation_key, control, context_key, batch_key)
+    return adata
 
 
 def select_genes(screen: Screen, train: np.ndarray, n_top: int) -> Screen:

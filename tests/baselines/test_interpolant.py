@@ -167,3 +167,18 @@ def test_errors_say_what_was_found(make, z, times, message):
 def test_one_time_is_no_course():
     with pytest.raises(ValueError, match=r"all cells are of one time \(\[1.0\]\)"):
         Interpolant().fit(np.zeros((3, 2)), np.ones(3))
+
+
+def test_hundreds_of_times_with_few_cells_each_are_fitted_by_thirty_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    times = np.repeat(np.cumsum(rng.uniform(0.2, 1.8, 200)), 4)  # unequal steps
+    z = rng.normal(scale=0.2, size=(800, 2))
+    z[:, 0] += times
+    left_out, between = [], Interpolant._between
+    monkeypatch.setattr(Interpolant, "_between", lambda self, t, *rest: left_out.append(t) or between(self, t, *rest))
+    course = Interpolant().fit(z, times)
+    assert len(set(left_out)) == 30 and min(left_out) == course.times_[1] and max(left_out) == course.times_[-2]
+    for i in (0, 90, 198):
+        middle = (course.times_[i] + course.times_[i + 1]) / 2
+        cloud = course.predict(middle)
+        assert abs(cloud.mass @ (z[cloud.cells] + cloud.shift)[:, 0] - middle) < 0.5

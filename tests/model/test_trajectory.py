@@ -189,6 +189,18 @@ def test_query_data_keep_the_courses() -> None:
     np.testing.assert_allclose(before, model.predict_trajectory(2.0, start).X, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("times", "n", "asked"),
+    [((0.0, 1.0), 12, 0.5), ((0.0, 0.1, 3.0, 4.0), 12, 2.0), (tuple(np.arange(120) / 30), 3, 2.01)],
+    ids=["two times", "unequal steps", "a hundred times of three cells"],
+)
+def test_few_cells_few_times_and_many_times(times: tuple[float, ...], n: int, asked: float) -> None:
+    cells = trained(course(times, n)).predict_trajectory(asked, n_cells=100)
+    way = (cells.X.mean(0) - course(times, n).uns["base"]) @ DIRECTION / (DIRECTION @ DIRECTION)
+    assert abs(way - asked) < 0.35
+    assert cells.uns["jepa"]["prediction"]["times"]["kind"].tolist() == ["between"]
+
+
 # ---------------------------------------------------------------- errors
 @pytest.mark.parametrize(
     ("spoil", "setup", "error", "message"),

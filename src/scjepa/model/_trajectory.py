@@ -20,7 +20,7 @@ from scjepa._docs import docs
 from scjepa._keys import Keys
 from scjepa._scale import check_target_sum
 from scjepa._types import FloatArray, InputScale
-from scjepa.data import ExpressionMatrix, Split, aligned, cell_positions, fit_components, shift_cells, split_cells
+from scjepa.data import ExpressionMatrix, Split, aligned, cell_positions, fit_components, shift_cells
 from scjepa.dynamics import Times, read_times
 from scjepa.model.core import JEPAModel, TrainingRun, at_depth, check_cells, check_sizes, goes_on
 from scjepa.model.core._parts import Part
@@ -32,7 +32,7 @@ from scjepa.model.trajectories import (
     moved,
     note_confounding,
     record,
-    split_times,
+    split_course,
     start_times,
 )
 from scjepa.module import ExpressionSpace, JEPAModule, view_parts
@@ -263,7 +263,8 @@ class TrajectoryJEPA(JEPAModel):
         adata = self._own_or_given(None)
         check_sizes(batch_size, max_epochs)
         times = self._times(adata)
-        split = self._split(adata, times, split_by, holdout, train_size, validation_size, seed)
+        shares: dict[str, Any] = {"train_size": train_size, "validation_size": validation_size, "seed": seed}
+        split = split_course(adata.obs, times, self._setup["time_key"], split_by=split_by, holdout=holdout, **shares)
         matrix = self._read(adata)
         options = {"max_epochs": max_epochs, "batch_size": batch_size, "plan_kwargs": plan_kwargs}
         run = TrainingRun(
@@ -296,34 +297,13 @@ class TrajectoryJEPA(JEPAModel):
                 run.note("encoder")
                 run.nothing_trained()
 
-    def _split(
-        self,
-        adata: AnnData,
-        times: Times,
-        split_by: str,
-        holdout: Sequence[Any] | None,
-        train_size: float | None,
-        validation_size: float | None,
-        seed: int,
-    ) -> Split:
-        given: dict[str, Any] = {"train_size": train_size, "validation_size": validation_size, "seed": seed}
-        if split_by in ("cell", "time", self._setup["time_key"]):
-            split = split_times(times, by_cell=split_by == "cell", holdout=holdout, **given)
-        else:
-            split = split_cells(adata.obs, split_by=split_by, holdout=holdout, **given)
-        left = np.unique(times.values[split.train])
-        if len(left) < 2:
-            raise ValueError(f"training cells are of {len(left)} time: a course needs at least two. Hold out less.")
-        return split
-
     def _fit_courses(self, adata: AnnData, matrix: ExpressionMatrix, times: Times, split: Split, seed: int) -> None:
         """Fix the coordinates and match the snapshots, on training cells only."""
-        train = split.train
-        axes = fit_components(matrix.values[train], self.module.space.loadings.shape[0], seed=seed)
+        rows = matrix.values[train := split.train]
+        axes = fit_components(rows, self.module.space.loadings.shape[0], seed=seed)
         spread = axes.std[: min(AXES, len(axes.std))]
         scale = float(spread[spread > 0].mean()) if (spread > 0).any() else 1.0
         self.module.space.set_axes(aligned(axes.mean), aligned(axes.loadings), scale)
-        rows = matrix.values[train]
         self.max_expression_ = np.asarray(rows.max(0).todense()).ravel().astype(np.float32)
         growth = self._setup["growth_key"]
         self.anchor_ = Courses(trend=self.trend_, seed=seed).fit(
@@ -401,8 +381,7 @@ class TrajectoryJEPA(JEPAModel):
             For times that can't be read, an unknown condition, and start cells without a time.
         """
         self._require_trained("predict_trajectory")
-        times = self._known_times
-        asked = times.read(time_points)
+        asked = (times := self._known_times).read(time_points)
         if n_cells is not None:
             require_positive_int(n_cells, "n_cells")
         rng = np.random.default_rng(seed)

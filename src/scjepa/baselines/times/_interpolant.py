@@ -26,6 +26,8 @@ AMPLITUDES, DAMPED = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0), 0.3
 """Candidates of the trend's amplitude beyond the last snapshot, and what is kept of the least one found."""
 JUDGED, AXES = 400, 5
 """Cells and coordinates that candidates are compared by."""
+INNER = 30
+"""Times that are left out at most, evenly spread over the course: more tell little and cost as much each."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ class Interpolant(Snapshots):
                 raise ValueError(f"growth has shape {growth.shape}: expected ({len(self.z_)},) numbers of at least 0.")
         self.growth_ = growth
         self._pairs: dict[tuple[int, int], _Pair] = {}
+        self._centres = np.array([self.z_[cells].mean(0) for cells in self._members])
 
     def state(self) -> dict[str, Any]:
         """Return options, cells and what was found as plain data; plans are solved anew when they are needed."""
@@ -259,7 +262,7 @@ class Interpolant(Snapshots):
         return self._pairs[i, j]
 
     def _means(self, used: Sequence[int]) -> FloatArray:
-        return np.array([self.z_[self._members[k]].mean(0) for k in used])
+        return self._centres[list(used)]
 
     def _mean_path(self, t: float, used: Sequence[int]) -> FloatArray:
         """Return a local quadratic in time of the snapshots' means."""
@@ -277,7 +280,7 @@ class Interpolant(Snapshots):
         """Return shift and power, averaged over candidates by the error of inner times left out; those of no inner times."""
         candidates = [(shift, power) for power in POWERS for shift in SHIFTS]
         errors = []
-        for k in used[1:-1]:
+        for k in _spread(used[1:-1]):
             rest = tuple(i for i in used if i != k)
             true = self._subsample(self._members[k])
             errors.append([self._distance(self._between(self.times_[k], rest, *c), true) for c in candidates])
@@ -291,7 +294,7 @@ class Interpolant(Snapshots):
     def _amplitude(self, used: Sequence[int]) -> float:
         """Return what all later times, left out, would have wanted at least of the trend, and some of that."""
         best = []
-        for k in range(2, len(used)):
+        for k in _spread(range(2, len(used))):
             true = self._subsample(self._members[used[k]])
             errors = [self._distance(self._beyond(self.times_[used[k]], used[:k], a), true) for a in AMPLITUDES]
             best.append(AMPLITUDES[int(np.argmin(errors))])
@@ -306,3 +309,10 @@ class Interpolant(Snapshots):
         mass = None if len(cloud.mass) > JUDGED else cloud.mass
         points = self.z_[cloud.cells[index], :AXES] + cloud.shift[index, :AXES]
         return wasserstein(points, true, source_mass=mass)
+
+
+def _spread(times: Sequence[int]) -> list[int]:
+    """Return at most :data:`INNER` of some times, evenly spread, the first and the last among them."""
+    if len(times) <= INNER:
+        return list(times)
+    return [times[int(i)] for i in np.linspace(0, len(times) - 1, INNER).round()]

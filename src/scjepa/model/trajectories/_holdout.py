@@ -14,6 +14,50 @@ from scjepa.data import Split, split_cells
 from scjepa.dynamics import Times
 
 
+def split_course(
+    obs: pd.DataFrame, times: Times, time_key: str, *, split_by: str, holdout: Sequence[Any] | None, **options: Any
+) -> Split:
+    """Split cells by cell, by whole times, or by the categories of a column; at least two times have to train.
+
+    Parameters
+    ----------
+    obs
+        Of all cells.
+    times
+        Of all cells.
+    time_key
+        The column of ``obs`` that times were read from: as ``split_by`` the same as ``"time"``.
+    split_by
+        ``"cell"``, ``"time"`` or a column.
+    holdout
+        Times, or categories of the column ``split_by``, whose cells nothing touches.
+    **options
+        ``train_size``, ``validation_size`` and ``seed`` of :func:`scjepa.data.split_cells`.
+
+    Raises
+    ------
+    ValueError
+        For times that can't be read or do not occur, and when fewer than two times train.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from scjepa.dynamics import read_times
+    >>> from scjepa.model.trajectories import split_course
+    >>> obs = pd.DataFrame({"day": [0, 0, 1, 2], "donor": list("abab")})
+    >>> split_course(obs, read_times(obs["day"]), "day", split_by="donor", holdout=["a"]).train.tolist()
+    [1, 3]
+    """
+    if split_by in ("cell", "time", time_key):
+        split = split_times(times, by_cell=split_by == "cell", holdout=holdout, **options)
+    else:
+        split = split_cells(obs, split_by=split_by, holdout=holdout, **options)
+    left = np.unique(times.values[split.train])
+    if len(left) < 2:
+        raise ValueError(f"training cells are of {len(left)} time: a course needs at least two. Hold out less.")
+    return split
+
+
 def split_times(times: Times, *, by_cell: bool, holdout: Sequence[Any] | None, **options: Any) -> Split:
     """Split cells by cell, or by whole times.
 

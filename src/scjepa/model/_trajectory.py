@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,10 +22,9 @@ from scjepa._scale import check_target_sum
 from scjepa._types import FloatArray, InputScale
 from scjepa.data import ExpressionMatrix, Split, aligned, cell_positions, fit_components, shift_cells
 from scjepa.dynamics import Times, read_times
-from scjepa.model.core import JEPAModel, TrainingRun, at_depth, check_cells, check_sizes, goes_on
-from scjepa.model.core._parts import Part
+from scjepa.model._trajectory_fates import TrajectoryFates
+from scjepa.model.core import TrainingRun, at_depth, check_cells, check_sizes, goes_on
 from scjepa.model.trajectories import (
-    ONLY,
     Courses,
     Predicted,
     described,
@@ -47,7 +46,7 @@ LEAST = 2000
 
 
 @docs
-class TrajectoryJEPA(JEPAModel):
+class TrajectoryJEPA(TrajectoryFates):
     """Cells at times that were not measured, from unpaired snapshots at other times.
 
     Between snapshots cells are predicted in closed form (:class:`scjepa.baselines.times.Interpolant`): optimal transport whose
@@ -84,8 +83,6 @@ class TrajectoryJEPA(JEPAModel):
     ((50, 60), ['1 days'])
     """
 
-    _parts: ClassVar[Mapping[str, type[Part]]] = {"anchor_": Courses}
-    anchor_: Courses
     max_expression_: FloatArray | None = None
     cell_names_: str | None = None
 
@@ -313,32 +310,6 @@ class TrajectoryJEPA(JEPAModel):
             train,
             None if growth is None else adata.obs[growth].to_numpy(dtype=float)[train],
         )
-
-    # ---------------------------------------------------------------- reading
-    def _times(self, adata: AnnData) -> Times:
-        key = self._setup["time_key"]
-        require_column(adata.obs, key, "time_key")
-        return read_times(adata.obs[key], f"time_key={key!r}")
-
-    @property
-    def _known_times(self) -> Times:
-        held = self.times_
-        return Times(
-            np.zeros(0), str(held["unit"]), tuple(map(str, held["labels"])), np.asarray(held["levels"], dtype=float)
-        )
-
-    def _conditions(self, adata: AnnData) -> np.ndarray:
-        key = self._setup["condition_key"]
-        if key is None:
-            return np.full(adata.n_obs, ONLY, dtype=object)
-        return require_labels(adata.obs, key, "condition_key").astype(str).to_numpy()
-
-    def _coordinates(self, rows: Any) -> FloatArray:
-        """Return cells ``(n, genes)`` in the coordinates in which they move."""
-        space = self.module.space
-        loadings = space.loadings.cpu().numpy().astype(np.float64)
-        z = np.asarray(rows @ loadings.T) - space.mean.cpu().numpy() @ loadings.T
-        return np.asarray(z / float(space.scale))
 
     # ---------------------------------------------------------------- prediction
     def predict_trajectory(

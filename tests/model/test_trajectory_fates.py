@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from scjepa import TrajectoryJEPA
 from scjepa.datasets import simulate_trajectory
+from scjepa.dynamics import absorption_probabilities
 from scjepa.metrics import auroc
 
 
@@ -93,6 +97,84 @@ def test_conditions_do_not_mix_and_growth_weighs():
     adata.obs["growth"] = np.where(np.arange(adata.n_obs) % 2, 1.0, 8.0)
     grown = fitted(adata, condition_key="condition", growth_key="growth").transition_matrix()
     assert np.allclose(np.asarray(grown.sum(1)).ravel(), 1) and abs(grown - plain).max() > 0.01
+
+
+def test_held_out_cells_take_no_part_unless_they_are_named():
+    adata = simulate_trajectory(60, times=[0, 1, 2], n_cells=30, seed=0)
+    TrajectoryJEPA.setup_anndata(adata, "time")
+    model = TrajectoryJEPA(adata)
+    model.train(embed=False, enable_progress_bar=False, holdout=[1])
+    kept = np.flatnonzero(adata.obs["time"] != 1)
+    found = model.fate_probabilities("fate")
+    assert found.index.tolist() == adata.obs_names[kept].tolist()
+    assert model.transition_matrix().shape == (60, 60) and model.fate_probabilities("fate", adata=adata).shape[0] == 90
+    # what is measured at the time left out changes nothing, components of the walk included
+    other = adata.copy()
+    other.X[np.flatnonzero(adata.obs["time"] == 1)] = other.X[kept[:30]]
+    TrajectoryJEPA.setup_anndata(other, "time")
+    again = TrajectoryJEPA(other)
+    again.train(embed=False, enable_progress_bar=False, holdout=[1])
+    pd.testing.assert_frame_equal(again.fate_probabilities("fate"), found)
+
+
+def test_fates_after_loading_are_the_same(model, tmp_path):
+    model.save(str(tmp_path / "m"))
+    again = TrajectoryJEPA.load(str(tmp_path / "m"), model.adata)
+    pd.testing.assert_frame_equal(again.fate_probabilities("fate"), model.fate_probabilities("fate"))
+
+
+def test_arrows_point_to_the_next_time(model):
+    obs = model.adata.obs
+    side = np.where(obs["fate"].astype(str) == "fate 1", 1.0, -1.0)
+    model.adata.obsm["X_map"] = np.stack([obs["time"].to_numpy(float), side * (obs["time"] >= 2)], 1)
+    arrows = model.velocity_arrows("X_map", key_added="velocity")
+    early = (obs["time"] < 3).to_numpy()
+    np.testing.assert_allclose(arrows.loc[early, "map_1"], 1.0)  # one unit of time, from each cell
+    assert arrows[~early].isna().all(axis=None)
+    np.testing.assert_array_equal(model.adata.obsm["velocity_map"], arrows.to_numpy())
+    parted = (obs["time"] == 2).to_numpy()
+    assert arrows.loc[parted, "map_2"].abs().mean() < 0.5  # a cell stays on its side
+    some = np.flatnonzero(obs["time"] < 2)[::-1]
+    model.velocity_arrows("X_map", indices=some, key_added="part")
+    assert (
+        np.isfinite(model.adata.obsm["part_map"][:, 0]).nonzero()[0].tolist()
+        == np.flatnonzero(obs["time"] == 0).tolist()
+    )
+    with pytest.raises(KeyError, match="basis='X_mab' is not in adata.obsm.*Did you mean 'X_map'"):
+        model.velocity_arrows("X_mab")
+
+
+def test_cellrank_is_handed_moves_and_cells(model, monkeypatch):
+    class Kernel:
+        def __init__(self, chain, adata):
+            self.chain, self.adata = chain, adata
+
+    fake = ModuleType("cellrank.kernels")
+    fake.PrecomputedKernel = Kernel
+    monkeypatch.setitem(sys.modules, "cellrank", ModuleType("cellrank"))
+    monkeypatch.setitem(sys.modules, "cellrank.kernels", fake)
+    order = np.random.default_rng(0).permutation(model.adata.n_obs)
+    kernel = model.to_cellrank(indices=order, method="graph")
+    assert kernel.adata.obs_names.tolist() == model.adata.obs_names[order].tolist() and not kernel.adata.is_view
+    chain = model.transition_matrix(indices=order, method="graph", last="graph")
+    np.testing.assert_array_equal(kernel.chain.toarray(), chain.toarray())
+    monkeypatch.setitem(sys.modules, "cellrank.kernels", None)
+    with pytest.raises(ImportError, match=r"to_cellrank needs CellRank: pip install 'scjepa\[cellrank\]'"):
+        model.to_cellrank()
+
+
+def test_cellrank_finds_the_fates(model):
+    estimators = pytest.importorskip("cellrank.estimators", reason="CellRank is not installed")
+    estimator = estimators.GPCCA(model.to_cellrank())
+    states = pd.Series(np.where(model.adata.obs["time"] == 3, model.adata.obs["fate"].astype(str), None)).astype(
+        "category"
+    )
+    states.index = model.adata.obs_names
+    estimator.set_terminal_states(states)
+    estimator.compute_fate_probabilities(solver="direct", use_petsc=False)
+    found = estimator.fate_probabilities
+    ours = absorption_probabilities(model.transition_matrix(last="graph"), states.astype(object))
+    np.testing.assert_allclose(np.asarray(found[list(ours.names)].X), ours.probabilities, atol=1e-6)
 
 
 def test_errors(model):

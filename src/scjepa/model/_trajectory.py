@@ -22,7 +22,7 @@ from scjepa._scale import check_target_sum
 from scjepa._types import FloatArray, InputScale
 from scjepa.data import ExpressionMatrix, Split, aligned, cell_positions, fit_components, shift_cells
 from scjepa.dynamics import Times, read_times
-from scjepa.model._trajectory_fates import TrajectoryFates
+from scjepa.model._trajectory_fates import FATE_PCS, TrajectoryFates
 from scjepa.model.core import TrainingRun, at_depth, check_cells, check_sizes, goes_on
 from scjepa.model.trajectories import (
     Courses,
@@ -84,7 +84,6 @@ class TrajectoryJEPA(TrajectoryFates):
     """
 
     max_expression_: FloatArray | None = None
-    cell_names_: str | None = None
 
     def __init__(
         self,
@@ -297,10 +296,12 @@ class TrajectoryJEPA(TrajectoryFates):
     def _fit_courses(self, adata: AnnData, matrix: ExpressionMatrix, times: Times, split: Split, seed: int) -> None:
         """Fix the coordinates and match the snapshots, on training cells only."""
         rows = matrix.values[train := split.train]
-        axes = fit_components(rows, self.module.space.loadings.shape[0], seed=seed)
+        n_pcs, n_genes = self.module.space.loadings.shape
+        axes = fit_components(rows, min(max(n_pcs, FATE_PCS), n_genes), seed=seed)
+        self.fate_axes_ = {"mean": axes.mean, "loadings": axes.loadings[:FATE_PCS]}
         spread = axes.std[: min(AXES, len(axes.std))]
         scale = float(spread[spread > 0].mean()) if (spread > 0).any() else 1.0
-        self.module.space.set_axes(aligned(axes.mean), aligned(axes.loadings), scale)
+        self.module.space.set_axes(aligned(axes.mean), aligned(axes.loadings[:n_pcs]), scale)
         self.max_expression_ = np.asarray(rows.max(0).todense()).ravel().astype(np.float32)
         growth = self._setup["growth_key"]
         self.anchor_ = Courses(trend=self.trend_, seed=seed).fit(

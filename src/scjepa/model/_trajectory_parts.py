@@ -22,6 +22,7 @@ class TrajectoryParts(JEPAModel):
     _parts: ClassVar[Mapping[str, type[Part]]] = {"anchor_": Courses}
     anchor_: Courses
     times_: dict[str, Any]
+    cell_names_: str | None = None
 
     def _times(self, adata: AnnData) -> Times:
         key = self._setup["time_key"]

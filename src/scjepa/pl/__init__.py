@@ -1,5 +1,6 @@
 """Figures of what training and :mod:`scjepa.tl` wrote, of predicted effects, and of answers about drugs."""
 
+from scjepa.pl._arrows import arrows
 from scjepa.pl._calibration import calibration
 from scjepa.pl._de_overlap import de_overlap
 from scjepa.pl._dose_response import dose_response
@@ -18,6 +19,7 @@ from scjepa.pl._shift_magnitude import shift_magnitude
 from scjepa.pl._synergy_surface import synergy_surface
 
 __all__ = [
+    "arrows",
     "calibration",
     "de_overlap",
     "dose_response",

@@ -23,6 +23,7 @@ from _courses import LARRY, dense
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
+from scjepa import TrajectoryJEPA
 from scjepa.dynamics import absorption_probabilities, fate_probabilities, transition_matrix, transport_plan
 from scjepa.tl import evaluate_fates, format_fates
 
@@ -35,6 +36,7 @@ class Clones:
 
     def __init__(self, adata: Any, least: int = LEAST) -> None:
         sc.pp.log1p(adata)
+        self.adata = adata
         x = dense(adata.X)
         centered = x - x.mean(0)
         self.z = centered @ np.linalg.svd(centered, full_matrices=False)[2][:PCS].T
@@ -95,7 +97,18 @@ def rows(data: Clones) -> dict[str, Callable[[], Table]]:
         "walk, restart .02": lambda: table(fate_probabilities(data.z, data.known, restart=0.02)),
         "walks of several widths": lambda: several(data),
         "walk + other clones": lambda: with_clones(data),
+        "walk of TrajectoryJEPA": lambda: by_model(data),
     }
+
+
+def by_model(data: Clones) -> Table:
+    """Ask the class itself, which reads only cells, times and labels of day 6."""
+    adata = data.adata.copy()
+    adata.obs["fate"] = data.known
+    TrajectoryJEPA.setup_anndata(adata, "time_info", input_scale="lognorm")
+    model = TrajectoryJEPA(adata)
+    model.train(embed=False, enable_progress_bar=False)
+    return model.fate_probabilities("fate").reset_index(drop=True)
 
 
 def several(data: Clones) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -156,11 +156,11 @@ def _read(adata: AnnData, arrows: pd.DataFrame, basis: str) -> tuple[FloatArray,
 
 def _dots(ax: Axes, places: FloatArray, values: pd.Series | None, name: str | None) -> None:
     """Draw cells."""
-    look = {"s": 7, "lw": 0, "alpha": 0.7, "zorder": 1, "rasterized": True}
+    look: dict[str, Any] = {"s": 7, "lw": 0, "alpha": 0.7, "zorder": 1, "rasterized": True}
     if values is None:
         ax.scatter(*places.T, color=MUTED, **look)
     elif pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        drawn = ax.scatter(*places.T, c=values.to_numpy(dtype=float), cmap="viridis", **look)
+        drawn = ax.scatter(places[:, 0], places[:, 1], c=values.to_numpy(dtype=float), cmap="viridis", **look)
         color_bar(figure_of(ax), drawn, str(name), ax=ax)
     else:
         text = values.astype(object).where(values.notna(), "missing").astype(str)

@@ -6,6 +6,7 @@ from scjepa.dynamics._dip import dip, dip_pvalue
 from scjepa.dynamics._drivers import driver_genes
 from scjepa.dynamics._lineage import Lineage, lineage_relations
 from scjepa.dynamics._moves import transition_matrix
+from scjepa.dynamics._samples import CourseDistances, course_distances, embed_distances
 from scjepa.dynamics._states import TerminalStates, terminal_states
 from scjepa.dynamics._times import Times, read_times
 from scjepa.dynamics._transport import Plan, displacements, nearest, overlap, transport_plan, wasserstein
@@ -20,6 +21,7 @@ from scjepa.dynamics._walk import (
 __all__ = [
     "BranchPoint",
     "BranchPoints",
+    "CourseDistances",
     "CriticalTransition",
     "Fates",
     "Lineage",
@@ -28,11 +30,13 @@ __all__ = [
     "Times",
     "absorption_probabilities",
     "branch_points",
+    "course_distances",
     "critical_transitions",
     "dip",
     "dip_pvalue",
     "displacements",
     "driver_genes",
+    "embed_distances",
     "fate_probabilities",
     "lineage_relations",
     "nearest",

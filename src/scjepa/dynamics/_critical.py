@@ -40,6 +40,8 @@ class CriticalTransition:
         Indices of the genes that fluctuate together at the peak, the strongest first.
     loadings
         ``(len(module),)`` how much, and in which direction.
+    null
+        ``(2, T)`` 2.5 and 97.5 % quantiles of each time's index where fluctuations have nothing to do with time.
     """
 
     p: float
@@ -50,6 +52,7 @@ class CriticalTransition:
     prominence: FloatArray
     module: np.ndarray
     loadings: FloatArray
+    null: FloatArray
 
 
 def critical_transitions(
@@ -158,12 +161,10 @@ def critical_transitions(
     index = _index(rest, len(levels), n_splits, rng)
     prominence = _prominence(index)
     peak = 1 + int(prominence.argmax())
-    null = np.array(
-        [
-            _prominence(_index(rest[rng.permutation(len(rest))], len(levels), n_splits, rng)).max()
-            for _ in range(n_permutations)
-        ]
+    permuted = np.array(
+        [_index(rest[rng.permutation(len(rest))], len(levels), n_splits, rng) for _ in range(n_permutations)]
     )
+    null = np.array([_prominence(row).max() for row in permuted])
     p = (1 + int((null >= prominence.max()).sum())) / (1 + n_permutations)
     # genes by how they go along with the fluctuation; a gene's weight in the axis itself is noisier
     there = np.split(rest, len(levels))[peak]
@@ -173,7 +174,7 @@ def critical_transitions(
     strong = strong[np.argsort(-np.abs(axis[strong]))]
     return CriticalTransition(
         p, float(levels[peak]), peak, levels, index, np.concatenate([[np.nan], prominence, [np.nan]]),
-        chosen[strong], axis[strong],
+        chosen[strong], axis[strong], np.quantile(permuted, [0.025, 0.975], axis=0),
     )  # fmt: skip
 
 

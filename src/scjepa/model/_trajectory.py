@@ -22,6 +22,7 @@ from scjepa._scale import check_target_sum
 from scjepa._types import FloatArray, InputScale
 from scjepa.data import ExpressionMatrix, Split, aligned, cell_positions, fit_components, shift_cells
 from scjepa.dynamics import Times, read_times
+from scjepa.model._trajectory_events import TrajectoryEvents
 from scjepa.model._trajectory_fates import FATE_PCS, TrajectoryFates
 from scjepa.model.core import TrainingRun, at_depth, check_cells, check_sizes, goes_on
 from scjepa.model.trajectories import (
@@ -46,7 +47,7 @@ LEAST = 2000
 
 
 @docs
-class TrajectoryJEPA(TrajectoryFates):
+class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
     """Cells at times that were not measured, from unpaired snapshots at other times.
 
     Between snapshots cells are predicted in closed form (:class:`scjepa.baselines.times.Interpolant`): optimal transport whose

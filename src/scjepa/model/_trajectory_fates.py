@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,55 +14,16 @@ from anndata import AnnData
 from scjepa import dynamics
 from scjepa._checks import closest, require_column, require_labels, require_numbers, some
 from scjepa._types import FloatArray
-from scjepa.data import cell_positions
-from scjepa.model._trajectory_parts import TrajectoryParts
-from scjepa.model.trajectories import start_times
-from scjepa.train import digest
+from scjepa.model._trajectory_parts import Cells, TrajectoryParts
 
 FATE_PCS = 30
 """Components of the training cells in which walks to fates are made: the fewer of predictions cost AUROC (LARRY, .897 for .909)."""
-
-
-class _Cells(NamedTuple):
-    """Cells that a question is about."""
-
-    adata: AnnData
-    at: np.ndarray
-    """``(n,)`` their positions."""
-    names: pd.Index
-    z: FloatArray
-    times: FloatArray
-    conditions: np.ndarray
-
-    def last(self) -> np.ndarray:
-        """Return which cells are of the last time of their condition."""
-        latest = pd.Series(self.times).groupby(self.conditions).transform("max").to_numpy()
-        return np.asarray(self.times == latest)
 
 
 class TrajectoryFates(TrajectoryParts):
     """Transitions, terminal states, fates, drivers and lineages of :class:`TrajectoryJEPA`."""
 
     fate_axes_: Mapping[str, FloatArray]
-
-    def _cells(self, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None, what: str) -> _Cells:
-        self._require_trained(what)
-        trained = adata is None and indices is None
-        adata = self._own_or_given(adata)
-        at = cell_positions(adata, indices)
-        held = self.test_indices
-        if trained and held is not None and digest(adata.obs_names.to_numpy()) == self.cell_names_:
-            at = np.setdiff1d(at, np.asarray(held, dtype=np.int64))  # they have no say unless they are asked for
-        key = self._setup["time_key"]
-        require_column(adata.obs, key, "time_key")
-        times = start_times(self._known_times, adata.obs[key].iloc[at])
-        conditions = self._conditions(adata)[at].astype(str)
-        for label in np.unique(conditions):
-            if len(np.unique(times[conditions == label])) < 2:
-                where = "" if self._setup["condition_key"] is None else f" of condition {label!r}"
-                raise ValueError(f"{what}: all cells{where} are of one time; moves need two. Give cells of more times.")
-        z = self._coordinates(self._read(adata, at).values)
-        return _Cells(adata, at, adata.obs_names[at], z, times, conditions)
 
     def transition_matrix(
         self,
@@ -103,7 +64,7 @@ class TrajectoryFates(TrajectoryParts):
 
     def _moves(
         self,
-        cells: _Cells,
+        cells: Cells,
         method: Literal["transport", "graph"],
         last: Literal["self", "graph"],
         n_neighbors: int,
@@ -130,7 +91,7 @@ class TrajectoryFates(TrajectoryParts):
         back = np.argsort(np.concatenate(rows))
         return sp.csr_matrix(sp.block_diag(blocks, format="csr")[back][:, back])
 
-    def _descendants(self, cells: _Cells, mine: np.ndarray) -> FloatArray | None:
+    def _descendants(self, cells: Cells, mine: np.ndarray) -> FloatArray | None:
         """Return how many descendants cells have at the next time, above 0, or None without growth rates."""
         key = self._setup["growth_key"]
         if key is None:
@@ -346,7 +307,7 @@ class TrajectoryFates(TrajectoryParts):
         return table
 
     @staticmethod
-    def _graph(cells: _Cells, n_neighbors: int) -> sp.csr_matrix:
+    def _graph(cells: Cells, n_neighbors: int) -> sp.csr_matrix:
         """Connect cells of each condition."""
         rows = [np.flatnonzero(cells.conditions == label) for label in np.unique(cells.conditions)]
         back = np.argsort(np.concatenate(rows))

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from scjepa._checks import require_column, require_labels
 from scjepa._types import FloatArray
+from scjepa.data import cell_positions
 from scjepa.dynamics import Times, read_times
 from scjepa.model.core import JEPAModel
 from scjepa.model.core._parts import Part
-from scjepa.model.trajectories import ONLY, Courses
+from scjepa.model.trajectories import ONLY, Courses, start_times
+from scjepa.train import digest
+
+
+class Cells(NamedTuple):
+    """Cells that a question is about."""
+
+    adata: AnnData
+    at: np.ndarray
+    """``(n,)`` their positions."""
+    names: pd.Index
+    z: FloatArray
+    times: FloatArray
+    conditions: np.ndarray
+
+    def last(self) -> np.ndarray:
+        """Return which cells are of the last time of their condition."""
+        latest = pd.Series(self.times).groupby(self.conditions).transform("max").to_numpy()
+        return np.asarray(self.times == latest)
 
 
 class TrajectoryParts(JEPAModel):
@@ -48,3 +68,22 @@ class TrajectoryParts(JEPAModel):
         loadings = space.loadings.cpu().numpy().astype(np.float64)
         z = np.asarray(rows @ loadings.T) - space.mean.cpu().numpy() @ loadings.T
         return np.asarray(z / float(space.scale))
+
+    def _cells(self, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None, what: str) -> Cells:
+        self._require_trained(what)
+        trained = adata is None and indices is None
+        adata = self._own_or_given(adata)
+        at = cell_positions(adata, indices)
+        held = self.test_indices
+        if trained and held is not None and digest(adata.obs_names.to_numpy()) == self.cell_names_:
+            at = np.setdiff1d(at, np.asarray(held, dtype=np.int64))  # they have no say unless they are asked for
+        key = self._setup["time_key"]
+        require_column(adata.obs, key, "time_key")
+        times = start_times(self._known_times, adata.obs[key].iloc[at])
+        conditions = self._conditions(adata)[at].astype(str)
+        for label in np.unique(conditions):
+            if len(np.unique(times[conditions == label])) < 2:
+                where = "" if self._setup["condition_key"] is None else f" of condition {label!r}"
+                raise ValueError(f"{what}: all cells{where} are of one time; moves need two. Give cells of more times.")
+        z = self._coordinates(self._read(adata, at).values)
+        return Cells(adata, at, adata.obs_names[at], z, times, conditions)

@@ -15,6 +15,7 @@ from _common import read
 from scjepa.baselines.times import PLAIN, Cloud, Interpolant, systematic
 from scjepa.data import fit_components
 from scjepa.dynamics import read_times, wasserstein
+from scjepa.model.trajectories import ONLY, Courses, Residual, Snapshots
 
 LARRY, WORM, DENDRITIC = "weinreb20_larry_cospar.h5ad", "packer19_celegans_embryo.h5ad", "schlitzer15_dc_ginhoux.h5ad"
 COORDINATES, JUDGED = 10, 5
@@ -166,6 +167,26 @@ def summary(rows: pd.DataFrame, model: str) -> pd.DataFrame:
     mean.insert(0, "ratio", mean[model] / mean[plain].min(1))
     mean.insert(1, "best plain row", mean[plain].idxmin(1))
     return mean.reset_index()
+
+
+class Corrected:
+    """The interpolant with the network that TrajectoryJEPA puts on it, as far as times left out bear it out."""
+
+    name = "with network"
+
+    def fit(self, z: np.ndarray, times: np.ndarray) -> Corrected:
+        """Fit the course, judge the network and train it where it counts."""
+        cells = Snapshots(z, times, np.full(len(z), ONLY), None)
+        self.courses = Courses().fit(*cells[:3], np.arange(len(z)))
+        self.residual = Residual()
+        if self.residual.judges(self.courses):
+            self.residual.fit(cells, self.courses)
+        return self
+
+    def predict(self, time: float) -> Cloud:
+        """Return the cells at a time."""
+        course = self.courses.of[ONLY]
+        return self.residual.corrected(course, ONLY, course.predict(time), time)
 
 
 DEFAULT: dict[str, Callable[[], Any]] = {Interpolant.name: Interpolant}

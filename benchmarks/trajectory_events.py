@@ -77,9 +77,14 @@ def branch(system: str, seed: int) -> dict[str, object]:
 def tipping(system: str, seed: int) -> dict[str, object]:
     """Return whether a tipping point was found, and whether the true time is ranked first."""
     adata = simulate_trajectory(seed=seed, **SYSTEMS["tipping"][system])
-    found = critical_transitions(adata.X, adata.obs["time"].to_numpy(), n_permutations=99, seed=seed)
+    found = critical_transitions(adata.X, adata.obs["time"].to_numpy(), n_permutations=199, seed=seed)
     tip = adata.uns["jepa"]["simulation"]["tip_time"]
-    return {"found": found.p <= 0.05, "right": bool(np.isclose(found.time, tip)), "at": f"{found.time:.2f}"}
+    return {
+        "found": found.p <= 0.05,
+        "right": bool(np.isclose(found.time, tip)),
+        "at": f"{found.time:.2f}",
+        "p": found.p,
+    }
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

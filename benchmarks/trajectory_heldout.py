@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pandas as pd
 from _common import parser, save, start
-from _courses import DEFAULT, FLOOR, courses, questions, score, summary
+from _courses import DEFAULT, FLOOR, Corrected, courses, questions, score, summary
 
 from scjepa.baselines.times import PLAIN
 
@@ -23,17 +23,21 @@ def main() -> None:
     """Ask every question, print the table, and write it."""
     arguments = parser(__doc__ or "")
     arguments.add_argument("--seeds", type=int, default=3, help="of thinning and shifts")
+    arguments.add_argument(
+        "--network", action="store_true", help="ask the network on top too (five times or more; slow)"
+    )
     args = arguments.parse_args()
+    models = DEFAULT | ({Corrected.name: Corrected} if args.network else {})
     start(args)
     rows = []
     for course in courses(args.data):
         for question in questions(course, args.seeds):
-            for method, kind, value in score(question, DEFAULT):
+            for method, kind, value in score(question, models):
                 rows.append((course.name, question.setting, question.seed, question.time, method, kind, value))
         table = pd.DataFrame(rows, columns=["course", "setting", "seed", "time", "method", "kind", "w1"])
         save(table, args.out, "trajectory_heldout.csv")
         part = summary(table[table["course"] == course.name], "interpolant")
-        columns = ["setting", "ratio", "best plain row", "interpolant", *(p.name for p in PLAIN), FLOOR]
+        columns = ["setting", "ratio", "best plain row", *models, *(p.name for p in PLAIN), FLOOR]
         print(f"== {course.name}\n{part[columns].to_string(index=False, float_format='{:.3f}'.format)}\n", flush=True)
     ratio = summary(table, "interpolant")["ratio"]
     print(

@@ -102,3 +102,10 @@ def require_levels(levels: Iterable[object], name: str) -> None:
     wrong = [v for v in levels if isinstance(v, bool) or not isinstance(v, (int, float, np.floating)) or not 0 < v < 1]
     if wrong:
         raise ValueError(f"{name} has the levels {some(wrong)}: expected numbers between 0 and 1, for example 0.9.")
+
+
+def check_gate(gate: float | str) -> None:
+    """Raise a :class:`ValueError` unless ``gate`` is ``"auto"`` or a number from 0 to 1."""
+    number = isinstance(gate, (int, float)) and not isinstance(gate, bool) and 0 <= gate <= 1
+    if not (number or gate == "auto"):
+        raise ValueError(f"gate={gate!r}: expected 'auto' or a number from 0 (anchor alone) to 1 (network in full).")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 class _Obs(NamedTuple):
     source: str = "source"
+    path: str = "path"
     """``obs`` of predictions: name of the control cell that a predicted cell started from."""
     kind: str = "jepa_prediction"
     """``obs`` of predictions: ``"predicted"`` or ``"control"``."""

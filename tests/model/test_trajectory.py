@@ -45,7 +45,7 @@ def without_times() -> ad.AnnData:
 
 def trained(adata: ad.AnnData, *, train: dict | None = None, init: dict | None = None, **setup) -> TrajectoryJEPA:
     TrajectoryJEPA.setup_anndata(adata, **{"time_key": "time", "input_scale": "lognorm", **setup})
-    model = TrajectoryJEPA(adata, n_latent=4, n_pcs=5, **(init or {}))
+    model = TrajectoryJEPA(adata, n_latent=4, n_pcs=5, **{"residual": False, **(init or {})})
     model.train(**{**QUIET, **(train or {})})
     return model
 

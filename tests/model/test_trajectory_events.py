@@ -13,7 +13,7 @@ from scjepa.datasets import simulate_trajectory
 
 def fitted(adata, key="time", train=None, **setup):
     TrajectoryJEPA.setup_anndata(adata, key, **setup)
-    model = TrajectoryJEPA(adata)
+    model = TrajectoryJEPA(adata, residual=False)  # events do not read it
     model.train(embed=False, enable_progress_bar=False, **(train or {}))
     return model
 

@@ -17,7 +17,7 @@ from scjepa.metrics import auroc
 
 def fitted(adata, **setup):
     TrajectoryJEPA.setup_anndata(adata, "time", **setup)
-    model = TrajectoryJEPA(adata)
+    model = TrajectoryJEPA(adata, residual=False)
     model.train(embed=False, enable_progress_bar=False)
     return model
 
@@ -102,7 +102,7 @@ def test_conditions_do_not_mix_and_growth_weighs():
 def test_held_out_cells_take_no_part_unless_they_are_named():
     adata = simulate_trajectory(60, times=[0, 1, 2], n_cells=30, seed=0)
     TrajectoryJEPA.setup_anndata(adata, "time")
-    model = TrajectoryJEPA(adata)
+    model = TrajectoryJEPA(adata, residual=False)
     model.train(embed=False, enable_progress_bar=False, holdout=[1])
     kept = np.flatnonzero(adata.obs["time"] != 1)
     found = model.fate_probabilities("fate")

@@ -1,6 +1,7 @@
 """From AnnData to tensors: fields, control matching, splits, samplers and the embedding cache."""
 
 from scjepa.data._cache import EmbeddingCache
+from scjepa.data._chains import Chain, ChainBatches
 from scjepa.data._conditions import ConditionTable, condition_means, condition_table
 from scjepa.data._counterfactuals import LabelKeys, cell_positions, check_keys, control_cells
 from scjepa.data._doses import (
@@ -19,18 +20,21 @@ from scjepa.data._groups import CellGroups, group_cells
 from scjepa.data._matrix import ExpressionMatrix, aligned
 from scjepa.data._pca import Components, fit_components
 from scjepa.data._predictions import largest_values, shift_cells
-from scjepa.data._samplers import ConditionSampler, SetBatches, ViewBatches
+from scjepa.data._samplers import ConditionSampler, SeededBatches, SetBatches, ViewBatches
 from scjepa.data._signatures import signatures_to_conditions
 from scjepa.data._splits import Split, held_out_conditions, split_cells
 
 __all__ = [
     "CellGroups",
+    "Chain",
+    "ChainBatches",
     "Components",
     "ConditionSampler",
     "ConditionTable",
     "Dose",
     "EmbeddingCache",
     "ExpressionMatrix",
+    "SeededBatches",
     "SetBatches",
     "LabelKeys",
     "Split",

@@ -26,7 +26,7 @@ def process_rank() -> tuple[int, int]:
     return 0, 1
 
 
-class _SeededBatches(IterableDataset[Batch]):
+class SeededBatches(IterableDataset[Batch]):
     """Batches drawn from a generator that depends on seed, epoch and process only.
 
     ``fixed=True`` repeats the first epoch, so that a validation loss can be compared between epochs.
@@ -41,6 +41,10 @@ class _SeededBatches(IterableDataset[Batch]):
         return np.random.default_rng([self.seed, 0 if self.fixed else self.epoch, rank, int(self.fixed)])
 
     @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of batches an epoch."""
+
+    @abstractmethod
     def batches(self, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield the batches of one epoch."""
 
@@ -53,7 +57,7 @@ class _SeededBatches(IterableDataset[Batch]):
         raise TypeError("iterate over the batches; they have no index.")
 
 
-class ViewBatches(_SeededBatches):
+class ViewBatches(SeededBatches):
     """Two count-split views of ``batch_size`` cells a step; every cell once an epoch (the last, short batch is left).
 
     Parameters
@@ -145,7 +149,7 @@ class ConditionSampler:
             yield chosen, source, target
 
 
-class SetBatches(_SeededBatches):
+class SetBatches(SeededBatches):
     """Sets of control and perturbed cells, with the action that lies between them.
 
     Parameters

@@ -15,7 +15,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, LayerField
 
-from scjepa._checks import require_column, require_labels, require_numbers, require_positive_int
+from scjepa._checks import check_gate, require_column, require_labels, require_numbers, require_positive_int
 from scjepa._docs import docs
 from scjepa._keys import Keys
 from scjepa._scale import check_target_sum
@@ -28,6 +28,8 @@ from scjepa.model.core import TrainingRun, at_depth, check_cells, check_sizes, g
 from scjepa.model.trajectories import (
     Courses,
     Predicted,
+    Residual,
+    Snapshots,
     described,
     moved,
     note_confounding,
@@ -52,8 +54,9 @@ class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
 
     Between snapshots cells are predicted in closed form (:class:`scjepa.baselines.times.Interpolant`): optimal transport whose
     displacements are averaged over neighbours, pooling where snapshots overlap, and the path of the means, weighed by leaving
-    measured times out. Beyond the last time the prediction is a copy of it, and says so. The embedding is that of
-    :class:`ExpressionJEPA`.
+    measured times out. A network that is told the time that passes corrects it, as far as training times left out bear it out (on
+    real courses hardly ever; ``residual_.shares`` says how far). Beyond the last time the prediction is a copy of it, and says so.
+    The embedding is that of :class:`ExpressionJEPA`.
 
     Parameters
     ----------
@@ -64,6 +67,11 @@ class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
     trend
         Whether predictions beyond the last time may move along the trend of the means, as far as every later training time,
         left out, bears it out. By default they are copies.
+    residual
+        Whether a network may correct the courses.
+    gate
+        Share of its correction that counts: ``"auto"`` (found from training snapshots left out, of which there must be three; mostly
+        it is none) or a number from 0 to 1.
     %(encoder_arguments)s
 
     Notes
@@ -93,6 +101,8 @@ class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
         *,
         n_pcs: int = 10,
         trend: bool = False,
+        residual: bool = True,
+        gate: float | str = "auto",
         n_latent: int = 32,
         encoder: str = "mlp",
         gene_sets: Mapping[str, Sequence[str]] | None = None,
@@ -118,7 +128,9 @@ class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
             **self._encoder_arguments(gene_sets, min(n_modules, n_genes)),
         }
         self.trend_ = bool(trend)
-        self.anchor_ = Courses(trend=self.trend_)
+        check_gate(gate)
+        self._residual, self._gate = bool(residual), gate
+        self.anchor_, self.residual_ = Courses(trend=self.trend_), Residual()
         self.module = self._build_module()
         self._model_summary_string = f"TrajectoryJEPA: {n_genes} genes, {self.module_arguments_['n_pcs']} coordinates"
 
@@ -295,7 +307,7 @@ class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
                 run.nothing_trained()
 
     def _fit_courses(self, adata: AnnData, matrix: ExpressionMatrix, times: Times, split: Split, seed: int) -> None:
-        """Fix the coordinates and match the snapshots, on training cells only."""
+        """Fix the coordinates, match the snapshots, and judge and train the network, on training cells only."""
         rows = matrix.values[train := split.train]
         n_pcs, n_genes = self.module.space.loadings.shape
         axes = fit_components(rows, min(max(n_pcs, FATE_PCS), n_genes), seed=seed)
@@ -304,14 +316,15 @@ class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
         scale = float(spread[spread > 0].mean()) if (spread > 0).any() else 1.0
         self.module.space.set_axes(aligned(axes.mean), aligned(axes.loadings[:n_pcs]), scale)
         self.max_expression_ = np.asarray(rows.max(0).todense()).ravel().astype(np.float32)
-        growth = self._setup["growth_key"]
-        self.anchor_ = Courses(trend=self.trend_, seed=seed).fit(
-            self._coordinates(rows),
-            times.values[train],
-            self._conditions(adata)[train],
-            train,
-            None if growth is None else adata.obs[growth].to_numpy(dtype=float)[train],
+        key = self._setup["growth_key"]
+        growth = None if key is None else adata.obs[key].to_numpy(dtype=float)[train]
+        cells = Snapshots(
+            self._coordinates(rows), times.values[train], self._conditions(adata)[train].astype(str), growth
         )
+        self.anchor_ = Courses(trend=self.trend_, seed=seed).fit(*cells[:3], train, growth)
+        self.residual_ = Residual(seed=seed)
+        if self._residual and (self._gate != "auto" or self.residual_.judges(self.anchor_)):
+            self.residual_.fit(cells, self.anchor_, self._gate)
 
     # ---------------------------------------------------------------- prediction
     def predict_trajectory(
@@ -322,6 +335,7 @@ class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
         indices: Sequence[int] | np.ndarray | None = None,
         condition: str | None = None,
         n_cells: int | None = None,
+        n_paths: int | None = None,
         seed: int = 0,
     ) -> AnnData:
         """Predict cells at some times.
@@ -338,30 +352,39 @@ class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
             counterfactual: the same start, under another condition.
         n_cells
             Cells a time, by default as many as the snapshots around it have, at least 2,000; of start cells all.
+        n_paths
+            Paths of each start cell: between snapshots each takes the displacement of a random one of its neighbours, the same in
+            all times asked for. By default one, along the mean of the neighbours' displacements.
         seed
-            Of the sample.
+            Of the sample and the paths.
 
         Returns
         -------
         Cells x the model's genes, log-normalized, times in the order in which they were asked for; ``obs``: the column of times
-        as it was written (a number, or text with its unit), ``source`` (the cell that each was), the condition,
-        ``jepa_prediction``; ``obsm["X_jepa"]`` if the embedding was trained; ``uns["jepa"]["prediction"]`` says what each time
+        as it was written (a number, or text with its unit), ``source`` (the cell that each was), ``path`` (with ``n_paths``), the
+        condition, ``jepa_prediction``; ``obsm["X_jepa"]`` if the embedding was trained; ``uns["jepa"]["prediction"]`` says what each time
         is (between measured ones, a copy, ...), whether to ``abstain``, and a ``note``, which is also the one warning.
 
         Raises
         ------
         ValueError
-            For times that can't be read, an unknown condition, and start cells without a time.
+            For times that can't be read, an unknown condition, start cells without a time, and paths without start cells.
         """
         self._require_trained("predict_trajectory")
         asked = (times := self._known_times).read(time_points)
-        if n_cells is not None:
-            require_positive_int(n_cells, "n_cells")
+        for value, name in ((n_cells, "n_cells"), (n_paths, "n_paths")):
+            if value is not None:
+                require_positive_int(value, name)
+        if n_paths is not None and adata is None and indices is None:
+            raise ValueError(
+                f"n_paths={n_paths} without start cells: a population has no paths. Give cells: predict_trajectory(times, adata) or "
+                "indices=."
+            )
         rng = np.random.default_rng(seed)
         if adata is None and indices is None:
             parts = [self._population(self.anchor_.condition(condition), t, n_cells, rng.random()) for t in asked]
         else:
-            parts = self._moved(self._own_or_given(adata), indices, asked, condition, n_cells, rng)
+            parts = self._moved(self._own_or_given(adata), indices, asked, condition, n_cells, n_paths, rng)
         key, x = self._setup["time_key"], np.concatenate([part.x for part in parts])
         obs = described(parts, asked, times, key, self._setup["condition_key"])
         out = AnnData(x, obs=obs, var=pd.DataFrame(index=pd.Index(self.var_names_)))
@@ -375,7 +398,7 @@ class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
     def _population(self, condition: str, time: float, n_cells: int | None, start: float) -> Predicted:
         """Return the population at a time."""
         n = max(LEAST, self.anchor_.size(condition, time)) if n_cells is None else n_cells
-        drawn = self.anchor_.draw(condition, time, n, start=start)
+        drawn = self.anchor_.draw(condition, time, n, start=start, correct=self.residual_.corrected)
         adata = self._own_or_given(None)
         if digest(adata.obs_names.to_numpy()) != self.cell_names_:
             raise ValueError(
@@ -393,12 +416,18 @@ class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
         asked: FloatArray,
         condition: str | None,
         n_cells: int | None,
+        n_paths: int | None,
         rng: np.random.Generator,
     ) -> list[Predicted]:
         """Return start cells at each time."""
         cells = cell_positions(adata, indices)
         if n_cells is not None:
             cells = cells[np.sort(rng.choice(len(cells), n_cells, replace=n_cells > len(cells)))]
+        path = neighbor = None
+        if n_paths is not None:
+            path, cells = np.tile(np.arange(n_paths), len(cells)), np.repeat(cells, n_paths)
+            most = max(len(self.anchor_.levels(label)) for label in self.anchor_.of)
+            neighbor = rng.integers(0, 2**31, (most - 1, len(cells)))
         key = self._setup["time_key"]
         require_column(adata.obs, key, "time_key")
         start = start_times(self._known_times, adata.obs[key].iloc[cells])
@@ -409,8 +438,8 @@ class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
         rows, z = matrix.rows(slice(None)), self._coordinates(matrix.values)
         names, out = adata.obs_names.to_numpy()[cells], []
         for t in asked:
-            shift, kind = moved(self.anchor_, z, start, labels, t)
-            out.append(Predicted(self._lifted(rows, shift), names, labels, kind))
+            shift, kind = moved(self.anchor_, z, start, labels, t, residual=self.residual_, neighbor=neighbor)
+            out.append(Predicted(self._lifted(rows, shift), names, labels, kind, path))
         return out
 
     def _lifted(self, rows: FloatArray, shift: FloatArray) -> FloatArray:

@@ -296,7 +296,9 @@ class TrajectoryEvents(TrajectoryParts):
             own = np.unique(cells.times[mine])
             for t in np.setdiff1d(levels, own):
                 near = mine[cells.times[mine] == own[np.abs(own - t).argmin()]]
-                shift, _ = moved(self.anchor_, cells.z[near], cells.times[near], cells.conditions[near], t)
+                shift, _ = moved(
+                    self.anchor_, cells.z[near], cells.times[near], cells.conditions[near], t, residual=self.residual_
+                )
                 parts.append((cells.z[near] + shift, np.full(len(near), t), labels[near]))
         z, times, samples = (np.concatenate(part) for part in zip(*parts, strict=True))
         return z, times, samples

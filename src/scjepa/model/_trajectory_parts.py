@@ -15,7 +15,7 @@ from scjepa.data import cell_positions
 from scjepa.dynamics import Times, read_times
 from scjepa.model.core import JEPAModel
 from scjepa.model.core._parts import Part
-from scjepa.model.trajectories import ONLY, Courses, start_times
+from scjepa.model.trajectories import ONLY, Courses, Residual, start_times
 from scjepa.train import digest
 
 
@@ -39,8 +39,9 @@ class Cells(NamedTuple):
 class TrajectoryParts(JEPAModel):
     """How :class:`TrajectoryJEPA` reads cells."""
 
-    _parts: ClassVar[Mapping[str, type[Part]]] = {"anchor_": Courses}
+    _parts: ClassVar[Mapping[str, type[Part]]] = {"anchor_": Courses, "residual_": Residual}
     anchor_: Courses
+    residual_: Residual
     times_: dict[str, Any]
     cell_names_: str | None = None
 

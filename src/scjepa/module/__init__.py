@@ -1,6 +1,8 @@
 """Torch only: the four parts of a JEPA put together, with no knowledge of AnnData. One file a kind of pairing."""
 
 from scjepa.module._composed import ComposedModule
+from scjepa.module._course_module import CourseModule
+from scjepa.module._courses import COURSES, CourseMatching
 from scjepa.module._joint import JOINT, JointPrediction
 from scjepa.module._modalities import MODALITIES, ModalityAgreement
 from scjepa.module._modality_module import ModalityModule
@@ -14,6 +16,7 @@ from scjepa.module._space import ExpressionSpace, LinearReadout
 from scjepa.module._views import VIEWS, ViewAgreement
 
 __all__ = [
+    "COURSES",
     "JOINT",
     "MODALITIES",
     "SETS",
@@ -21,6 +24,8 @@ __all__ = [
     "VIEWS",
     "ActionPredictor",
     "ComposedModule",
+    "CourseMatching",
+    "CourseModule",
     "ExpressionSpace",
     "JEPAModule",
     "JointPrediction",

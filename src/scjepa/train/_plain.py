@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch.func import functional_call
 
-from scjepa.data import SetBatches
+from scjepa.data import SeededBatches
 from scjepa.module import ComposedModule
 from scjepa.train._plan import PlanConfig, make_optimizer
 from scjepa.train._threads import pinned_threads
 
 
 def train_side_by_side(
-    module: ComposedModule, objective: str, config: PlanConfig, batches: Sequence[SetBatches], epochs: int
+    module: ComposedModule, objective: str, config: PlanConfig, batches: Sequence[SeededBatches], epochs: int
 ) -> list[dict[str, torch.Tensor]]:
     """Train copies of what ``objective`` trains of a module, each on its own batches.
 

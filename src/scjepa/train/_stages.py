@@ -17,7 +17,7 @@ import torch
 from scvi.train import TrainRunner
 from torch.utils.data import DataLoader
 
-from scjepa.data import SetBatches, Split, ViewBatches
+from scjepa.data import SeededBatches, Split
 from scjepa.train._callbacks import BestWeights
 from scjepa.train._plan import JEPATrainingPlan, PlanConfig
 from scjepa.train._resume import (
@@ -58,9 +58,9 @@ class Stage:
     name: str
     objective: str
     config: PlanConfig
-    train: ViewBatches | SetBatches
+    train: SeededBatches
     max_epochs: int
-    validation: ViewBatches | SetBatches | None = None
+    validation: SeededBatches | None = None
     callbacks: list[pl.Callback] = field(default_factory=list)
     rows: dict[str, torch.Tensor] | None = None
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from tests.model.conditions.tables import table
 
+from scjepa._checks import check_gate
 from scjepa.baselines import KernelEffect
-from scjepa.model.conditions._gate import CLASSES, FEW, MOST_GATE, Evidence, Gate, check_gate, contexts_matter
+from scjepa.model.conditions._gate import CLASSES, FEW, MOST_GATE, Evidence, Gate, contexts_matter
 from scjepa.model.conditions._known import Known
 
 SHARED = {"combination": False, "single": False}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,8 @@ class _Pair:
     forward: FloatArray
     backward: FloatArray
     overlap: float
+    single: tuple[FloatArray, FloatArray]
+    """Displacements of single cells, not averaged over neighbours."""
 
 
 class Interpolant(Snapshots):
@@ -155,7 +157,15 @@ class Interpolant(Snapshots):
         return new
 
     # ---------------------------------------------------------------- predictions
-    def move(self, z: FloatArray, start: float, end: float) -> FloatArray:
+    def move(
+        self,
+        z: FloatArray,
+        start: float,
+        end: float,
+        *,
+        neighbor: np.ndarray | None = None,
+        correct: Callable[[FloatArray, float, float], FloatArray] | None = None,
+    ) -> FloatArray:
         """Return how far given cells move from one time to another ``(m, d)``, through the snapshots in between.
 
         In each interval a cell is displaced as its neighbours among the training cells are, at their place of that time; before
@@ -168,6 +178,11 @@ class Interpolant(Snapshots):
             ``(m, d)`` cells.
         start, end
             Times; ``end`` may be earlier.
+        neighbor
+            ``(intervals, m)`` whole numbers: which neighbour's own displacement each cell takes in each interval between
+            snapshots, instead of the mean over all. Different numbers give different paths.
+        correct
+            Asked in each interval, with cells, time and the time to come, how much farther they move.
         """
         at, levels = np.asarray(z, dtype=np.float64), self.times_
         now, goal = (float(np.clip(t, levels[0], levels[-1])) for t in (start, end))
@@ -179,9 +194,14 @@ class Interpolant(Snapshots):
             stop = min(goal, b) if forward else max(goal, a)
             pair, w = self._pair(i, j), (now - a) / (b - a)
             places = np.vstack([self.z_[pair.first] + w * pair.forward, self.z_[pair.second] - (1 - w) * pair.backward])
-            fields = np.vstack([pair.forward, pair.backward])
             near = nearest(at, places, self.n_neighbors)
-            at = at + (stop - now) / (b - a) * fields[near].mean(1)
+            if neighbor is None:
+                step = np.vstack([pair.forward, pair.backward])[near].mean(1)
+            else:
+                drawn = near[np.arange(len(at)), neighbor[i] % near.shape[1]]
+                step = np.vstack(pair.single)[drawn]
+            step = (stop - now) / (b - a) * step
+            at = at + step + (0.0 if correct is None else correct(at, now, stop))
             now = stop
         return at - np.asarray(z, dtype=np.float64)
 
@@ -205,15 +225,22 @@ class Interpolant(Snapshots):
             return "between"
         return "trend" if self.amplitude_ > 0 and t > levels[-1] else "copy"
 
-    def left_out(self, k: int) -> Cloud:
-        """Return the cells at training time ``k`` as predicted from the others, with what all inner times told.
+    def left_out(self, k: int, *, tuned: bool = True) -> Cloud:
+        """Return the cells at training time ``k`` as predicted from the others.
 
         Times before the last but one are left out as inner ones; the last one is predicted from those before it.
+
+        Parameters
+        ----------
+        k
+            Position in ``times_``.
+        tuned
+            Find shift and power anew without it; else those of all times count, which know it a little and cost nothing.
         """
         rest = tuple(i for i in range(len(self.times_)) if i != k)
         t = float(self.times_[k])
         if 0 < k < len(self.times_) - 1:
-            return self._between(t, rest, *self._tuned(rest))
+            return self._between(t, rest, *(self._tuned(rest) if tuned else (self.shift_, self.power_)))
         if k == 0:
             return self._beyond(t, rest, 0.0)
         return self._beyond(t, rest, self._amplitude(rest) if self.trend else 0.0)
@@ -258,7 +285,8 @@ class Interpolant(Snapshots):
                 mass = mass if mass.sum() > 0 else None
             plan = transport_plan(p, q, source_mass=mass, seed=self.seed)
             forward, backward = displacements(p, q, plan, n_neighbors=self.n_neighbors)
-            self._pairs[i, j] = _Pair(first, second, forward, backward, overlap(p, q))
+            single = displacements(p, q, plan, n_neighbors=1)
+            self._pairs[i, j] = _Pair(first, second, forward, backward, overlap(p, q), single)
         return self._pairs[i, j]
 
     def _means(self, used: Sequence[int]) -> FloatArray:

@@ -31,6 +31,15 @@ class Snapshots:
         Distinct times, ascending.
     """
 
+    @property
+    def cell_times(self) -> FloatArray:
+        """``(n,)`` time of each cell."""
+        return self._time_of
+
+    def members(self, k: int) -> np.ndarray:
+        """Return the indices of the cells of the time ``times_[k]``."""
+        return self._members[k]
+
     def _hold(self, z: FloatArray, times: FloatArray) -> None:
         """Keep cells; raise a :class:`ValueError` for shapes that don't fit, and missing values."""
         z, t = np.asarray(z, dtype=np.float64), np.asarray(times, dtype=np.float64)

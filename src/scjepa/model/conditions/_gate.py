@@ -231,10 +231,3 @@ def classes_of(
     known = set(names)
     out[[not known.issuperset(action) for action in question.actions]] = ""
     return out
-
-
-def check_gate(gate: float | str) -> None:
-    """Raise a :class:`ValueError` unless ``gate`` is ``"auto"`` or a number from 0 to 1."""
-    number = isinstance(gate, (int, float)) and not isinstance(gate, bool) and 0 <= gate <= 1
-    if not (number or gate == "auto"):
-        raise ValueError(f"gate={gate!r}: expected 'auto' or a number from 0 (anchor alone) to 1 (network in full).")

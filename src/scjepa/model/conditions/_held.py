@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from scjepa._checks import require_positive_int
+from scjepa._checks import check_gate, require_positive_int
 from scjepa._keys import Keys
 from scjepa._labels import parse_labels
 from scjepa._types import FloatArray
 from scjepa.baselines import Baseline
 from scjepa.model.conditions._anchors import Anchors
 from scjepa.model.conditions._design import Design, Words
-from scjepa.model.conditions._gate import Gate, check_gate
+from scjepa.model.conditions._gate import Gate
 from scjepa.model.conditions._growth import held_of
 from scjepa.model.conditions._intervals import Intervals
 from scjepa.model.conditions._known import Known

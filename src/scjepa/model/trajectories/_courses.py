@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from scjepa._checks import require_member, some
 from scjepa._types import FloatArray
-from scjepa.baselines.times import Interpolant, systematic
+from scjepa.baselines.times import Cloud, Interpolant, systematic
 
 ONLY = "all"
 """The condition of every cell when no ``condition_key`` is given."""
@@ -105,9 +105,19 @@ class Courses:
         """Return what a prediction at a time is, see :meth:`scjepa.baselines.times.Interpolant.kind`."""
         return self.of[condition].kind(time)
 
-    def draw(self, condition: str, time: float, n: int, *, start: float = 0.5) -> Drawn:
-        """Return ``n`` predicted cells at a time: a systematic sample of the weighted cloud."""
+    def draw(
+        self,
+        condition: str,
+        time: float,
+        n: int,
+        *,
+        start: float = 0.5,
+        correct: Callable[[Interpolant, str, Cloud, float], Cloud] | None = None,
+    ) -> Drawn:
+        """Return ``n`` predicted cells at a time: a systematic sample of the weighted cloud, perhaps corrected."""
         cloud = self.of[condition].predict(time)
+        if correct is not None:
+            cloud = correct(self.of[condition], condition, cloud, time)
         index = systematic(cloud.mass, n, start=start)
         return Drawn(self.cells[condition][cloud.cells[index]], cloud.shift[index])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from scjepa._keys import Keys
 from scjepa._types import FloatArray
 from scjepa.dynamics import Times
 from scjepa.model.trajectories._courses import Courses
+from scjepa.model.trajectories._residual import Residual
 
 WORDS = {
     "copy": "a copy of the nearest snapshot, which nothing reliably beats; don't use it as a forecast",
@@ -33,6 +35,8 @@ class Predicted(NamedTuple):
     """``(n,)``."""
     kind: str
     """``"measured"``, ``"between"``, ``"copy"`` or ``"trend"``."""
+    path: np.ndarray | None = None
+    """``(n,)`` which of several paths of its source a cell is on."""
 
 
 def start_times(times: Times, column: pd.Series) -> FloatArray:
@@ -46,7 +50,14 @@ def start_times(times: Times, column: pd.Series) -> FloatArray:
 
 
 def moved(
-    courses: Courses, z: FloatArray, start: FloatArray, labels: np.ndarray, time: float
+    courses: Courses,
+    z: FloatArray,
+    start: FloatArray,
+    labels: np.ndarray,
+    time: float,
+    *,
+    residual: Residual | None = None,
+    neighbor: np.ndarray | None = None,
 ) -> tuple[FloatArray, str]:
     """Move cells from their own times to one time, each on the course of its condition.
 
@@ -60,6 +71,10 @@ def moved(
         ``(n,)`` times and conditions.
     time
         Where to.
+    residual
+        The network that corrects the courses.
+    neighbor
+        ``(intervals, n)``: see :meth:`scjepa.baselines.times.Interpolant.move`.
 
     Returns
     -------
@@ -71,7 +86,13 @@ def moved(
         kinds.add(course.kind(time))
         for begin in np.unique(start[labels == label]):
             mine = (labels == label) & (start == begin)
-            shift[mine] = course.move(z[mine], begin, time)
+            shift[mine] = course.move(
+                z[mine],
+                begin,
+                time,
+                neighbor=None if neighbor is None else neighbor[:, mine],
+                correct=None if not residual else partial(residual.step, courses.condition(str(label))),
+            )
     return shift, next((kind for kind in ("copy", "trend") if kind in kinds), "between")
 
 
@@ -85,6 +106,8 @@ def described(
         written = np.repeat(np.array([times.label(t) for t in asked], dtype=object), sizes)
     obs = pd.DataFrame({time_key: written, Keys.obs.source: np.concatenate([part.source for part in parts])})
     obs.index = pd.Index([f"prediction-{i}" for i in range(len(obs))])
+    if parts[0].path is not None:
+        obs[Keys.obs.path] = np.concatenate([part.path for part in parts if part.path is not None])
     if condition_key is not None:
         obs[condition_key] = pd.Categorical(np.concatenate([part.condition for part in parts]))
     obs[Keys.obs.kind] = pd.Categorical(["predicted"] * len(obs))

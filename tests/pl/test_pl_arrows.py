@@ -61,7 +61,7 @@ def test_order_of_the_table_does_not_matter_and_cells_without_a_move_are_dots(ce
         (lambda a: pl.arrows(a, moves(a), basis="X_uma"), KeyError, "basis='X_uma' is not in adata.obsm.*'X_umap'"),
         (lambda a: pl.arrows(a, moves(a), color="hal"), KeyError, "color='hal'"),
         (lambda a: pl.arrows(a, moves(a), kind="lines"), ValueError, "kind='lines'"),
-        (lambda a: pl.arrows(a, moves(a).iloc[:, :1]), ValueError, "arrows 1 columns: two of each"),
+        (lambda a: pl.arrows(a, moves(a).iloc[:, :1]), ValueError, "arrows has 1 columns: two are drawn"),
         (
             lambda a: pl.arrows(a, moves(a).rename(index="x{}".format)),
             ValueError,

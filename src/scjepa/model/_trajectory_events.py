@@ -234,7 +234,7 @@ class TrajectoryEvents(TrajectoryParts):
         A row per sample: ``sample``, ``group`` (``"1"`` the largest), ``medoid`` (the most central of its group),
         ``silhouette`` (NaN with one group), ``support`` (share of resamples that put it there), ``n_cells``, ``measured`` (times
         at which it was measured). ``attrs``: ``distances`` (rows of the table by rows), ``courses`` (per sample a list of time
-        and mean place in the first two coordinates), ``unit``.
+        and place in the two main directions of all courses), ``unit``.
 
         Raises
         ------
@@ -279,7 +279,10 @@ class TrajectoryEvents(TrajectoryParts):
             "n_cells": seen.groupby("sample").size().reindex(names).to_numpy(),
             "measured": [tuple(sorted(set(t))) for _, t in seen.groupby("sample")["time"]],
         })  # fmt: skip
-        mean = pd.DataFrame(z[:, :2]).groupby([samples, times]).mean()
+        mean = pd.DataFrame(z).groupby([samples, times]).mean()
+        centred = mean - mean.mean()
+        axes = np.linalg.svd(centred.to_numpy(), full_matrices=False)[2][:2]
+        mean = centred @ axes.T
         courses = {
             str(s): [[float(t), *map(float, row)] for t, row in zip(part.index, part.to_numpy(), strict=True)]
             for s in names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,11 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from sklearn.neighbors import NearestNeighbors
 
-from scjepa._checks import closest, require_column, require_member, require_positive_int, some
+from scjepa._checks import require_column, require_member, require_positive_int, some
 from scjepa._docs import docs
 from scjepa._types import FloatArray
-from scjepa.pl._figure import COLORS, INK, MUTED, axes_for, color_bar, describe, figure_of, finish, legend
+from scjepa.pl._embedding import dots, embedding, places_of
+from scjepa.pl._figure import INK, axes_for, finish
 
 NEAR = 30
 """Cells that an arrow of the grid is a mean of, at most."""
@@ -79,7 +80,7 @@ def arrows(
     require_positive_int(n_grid, "n_grid", minimum=3)
     places, moves = _read(adata, arrows, basis)
     ax = axes_for(ax, (5.6, 4.4))
-    _dots(ax, places, None if color is None else require_column(adata.obs, color, "color"), color)
+    dots(ax, places, None if color is None else require_column(adata.obs, color, "color"), color)
     known = np.isfinite(moves).all(1)
     x, y, field = gridded(places[known], moves[known], n_grid)
     seen = np.isfinite(field[..., 0])
@@ -93,15 +94,7 @@ def arrows(
             1.6 * max(x[1] - x[0], y[1] - y[0])
         )  # the longest, but for a few, spans some places of the grid
         ax.quiver(*at.T, *field[seen].T, angles="xy", scale_units="xy", scale=scale, color=INK, width=0.004, zorder=3)
-    short = basis.removeprefix("X_")
-    describe(ax, title="where cells go", x=f"{short} 1", y=f"{short} 2")
-    low, high = places.min(0), places.max(0)
-    room = 0.03 * np.maximum(high - low, 1e-12)  # lines would cut off cells without an arrow
-    ax.set_xlim(low[0] - room[0], high[0] + room[0])
-    ax.set_ylim(low[1] - room[1], high[1] + room[1])
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.spines[["top", "right"]].set_visible(False)
+    embedding(ax, places, basis, "where cells go")
     finish(ax, save)
     return ax
 
@@ -134,15 +127,9 @@ def gridded(places: FloatArray, moves: FloatArray, n_grid: int) -> tuple[FloatAr
 
 def _read(adata: AnnData, arrows: pd.DataFrame, basis: str) -> tuple[FloatArray, FloatArray]:
     """Return places and moves of all cells, ``(n, 2)`` each."""
-    if basis not in adata.obsm:
-        raise KeyError(
-            f"basis={basis!r} is not in adata.obsm. Found: {some(sorted(adata.obsm), 10)}.{closest(basis, adata.obsm)}"
-        )
-    places = np.asarray(adata.obsm[basis], dtype=np.float64)
-    if places.shape[1] < 2 or arrows.shape[1] < 2:
-        raise ValueError(
-            f"adata.obsm[{basis!r}] has {places.shape[1]} and arrows {arrows.shape[1]} columns: two of each are drawn."
-        )
+    places = places_of(adata, basis)
+    if arrows.shape[1] < 2:
+        raise ValueError(f"arrows has {arrows.shape[1]} columns: two are drawn.")
     if not arrows.index.is_unique:
         raise ValueError("arrows names cells twice. Run adata.obs_names_make_unique() before asking for them.")
     moves = arrows.iloc[:, :2].reindex(adata.obs_names).to_numpy(dtype=np.float64)
@@ -151,20 +138,4 @@ def _read(adata: AnnData, arrows: pd.DataFrame, basis: str) -> tuple[FloatArray,
             f"arrows has a move of none of the {adata.n_obs} cells; it names {some(list(arrows.index), 3)}. Give those of "
             "model.velocity_arrows(...) for these cells."
         )
-    return places[:, :2], moves
-
-
-def _dots(ax: Axes, places: FloatArray, values: pd.Series | None, name: str | None) -> None:
-    """Draw cells."""
-    look: dict[str, Any] = {"s": 7, "lw": 0, "alpha": 0.7, "zorder": 1, "rasterized": True}
-    if values is None:
-        ax.scatter(*places.T, color=MUTED, **look)
-    elif pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        drawn = ax.scatter(places[:, 0], places[:, 1], c=values.to_numpy(dtype=float), cmap="viridis", **look)
-        color_bar(figure_of(ax), drawn, str(name), ax=ax)
-    else:
-        text = values.astype(object).where(values.notna(), "missing").astype(str)
-        for i, label in enumerate(sorted(set(text))):
-            mine = (text == label).to_numpy()
-            ax.scatter(*places[mine].T, color=COLORS[i % len(COLORS)], label=label, **look)
-        legend(ax, title=name, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
+    return places, moves

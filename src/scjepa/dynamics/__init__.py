@@ -4,6 +4,7 @@ from scjepa.dynamics._branching import BranchPoint, BranchPoints, branch_points
 from scjepa.dynamics._critical import CriticalTransition, critical_transitions, thin_counts
 from scjepa.dynamics._dip import dip, dip_pvalue
 from scjepa.dynamics._drivers import driver_genes
+from scjepa.dynamics._growth import growth_rates
 from scjepa.dynamics._lineage import Lineage, lineage_relations
 from scjepa.dynamics._moves import transition_matrix
 from scjepa.dynamics._samples import CourseDistances, course_distances, embed_distances
@@ -38,6 +39,7 @@ __all__ = [
     "driver_genes",
     "embed_distances",
     "fate_probabilities",
+    "growth_rates",
     "lineage_relations",
     "nearest",
     "neighbor_graph",

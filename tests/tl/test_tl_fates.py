@@ -138,3 +138,13 @@ def test_errors_say_what_was_found(cells, change, error, message):
 def test_printer_refuses_other_tables():
     with pytest.raises(ValueError, match="expected the table of scjepa.tl.evaluate_fates"):
         format_fates(pd.DataFrame({"method": ["x"]}))
+
+
+def test_truth_and_clones_of_more_cells_are_looked_up_by_name():
+    names = list("abcdef")
+    table = pd.DataFrame({"A": [0.9, 0.6, 0.4, 0.2], "B": [0.1, 0.4, 0.6, 0.8]}, index=list("cadb"))
+    truth = pd.Series(["A", "B", "A", "B", "A", "B"], index=names)
+    clones = pd.Series([1, 2, 3, 4, 5, 6], index=names)
+    by_name = evaluate_fates(table, truth, clone_key=clones, n_boot=100)
+    by_place = evaluate_fates(table, truth[list("cadb")].tolist(), clone_key=[3, 1, 4, 2], n_boot=100)
+    pd.testing.assert_frame_equal(by_name, by_place)

@@ -69,8 +69,12 @@ class Times:
         near = np.flatnonzero(np.isclose(self.levels, time, rtol=1e-9, atol=1e-12))
         if len(near):
             return self.labels[int(near[0])]
-        unit = f" {self.unit}s" if self.unit in UNITS else ""
-        return f"{time:g}{unit}"
+        return f"{time:g} {self.units}".rstrip()
+
+    @property
+    def units(self) -> str:
+        """The unit as it stands behind a number: ``"days"``, or ``""`` without a unit that is known."""
+        return f"{self.unit}s" if self.unit in UNITS else ""
 
     def read(self, times: Any) -> FloatArray:
         """Return times that are asked for as numbers in the same unit, ``(m,)``.

@@ -57,7 +57,7 @@ class TrajectoryEvents(TrajectoryParts):
         Returns
         -------
         A row per branch point, the first in time first: ``from_time`` and ``to_time`` (the last time with one population, the
-        first with several, in the unit ``attrs["unit"]``), ``n_ways``, ``branches`` (the fates that each way leads to),
+        first with several, in ``attrs["unit"]``), ``n_ways``, ``branches`` (the fates that each way leads to),
         ``shares`` (of each way among their cells at the last time), ``p_value``, ``stability``, ``stable`` (at least
         ``min_stability``), ``cells`` (names of those nearest to the point), with a ``condition_key`` ``condition``.
         No row: no branch point. ``attrs["start"]`` says how many populations there were from the first time on.
@@ -116,7 +116,7 @@ class TrajectoryEvents(TrajectoryParts):
             columns = ["condition", *columns]
         table = pd.DataFrame(rows, columns=[*columns, *({"condition"} - set(columns))])
         table = table.sort_values(["condition", "to_time"], ignore_index=True)[columns]
-        table.attrs = {"unit": self._known_times.unit, "start": start}
+        table.attrs = {"unit": self._known_times.units, "start": start}
         return table
 
     @staticmethod
@@ -154,7 +154,7 @@ class TrajectoryEvents(TrajectoryParts):
 
         Returns
         -------
-        A row per time: ``time`` (in the unit ``attrs["unit"]``), ``index`` (log variance along the leading axis over that of a
+        A row per time: ``time`` (in ``attrs["unit"]``), ``index`` (log variance along the leading axis over that of a
         gene), ``null_low`` and ``null_high`` (95 % of the indices where fluctuations have nothing to do with time),
         ``prominence``, ``peak`` (the most prominent time), ``p_value`` (of the peak, in all rows), with a ``condition_key``
         ``condition``. ``attrs["module"]`` holds the genes that fluctuate together at the peak, with their weights, the strongest
@@ -200,7 +200,7 @@ class TrajectoryEvents(TrajectoryParts):
             table, module = table.drop(columns="condition"), next(iter(modules.values()))
         else:
             module = modules
-        table.attrs = {"unit": self._known_times.unit, "module": module}
+        table.attrs = {"unit": self._known_times.units, "module": module}
         return table
 
     def stratify_samples(
@@ -288,7 +288,7 @@ class TrajectoryEvents(TrajectoryParts):
             for s in names
             for part in [mean.loc[s]]
         }
-        table.attrs = {"distances": found.distances.tolist(), "courses": courses, "unit": self._known_times.unit}
+        table.attrs = {"distances": found.distances.tolist(), "courses": courses, "unit": self._known_times.units}
         return table
 
     def _completed(self, cells: Cells, labels: np.ndarray) -> tuple[FloatArray, FloatArray, np.ndarray]:

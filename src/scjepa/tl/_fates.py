@@ -64,7 +64,7 @@ def evaluate_fates(
         Fate of each cell (missing or ``""`` where unknown: such cells are not scored), ``obs`` column of it, or a table of fate
         shares of each cell's clone, whose largest share is the fate (cells without any, or with a tie, are not scored).
     clone_key
-        Clone of each cell, or ``obs`` column of it. Cells of a clone have one truth and like states: standard errors are over clones.
+        Clone of each cell, or ``obs`` column of it; like ``truth``, a series of more cells is looked up by name. Cells of a clone have one truth and like states: standard errors are over clones.
         Without it each cell is its own clone, which makes them too small.
     baselines
         Plain rows to compare with, as ``{name: table}``.
@@ -117,8 +117,9 @@ def evaluate_fates(
     twice = [name for name in [*plain, FREQUENCIES] if name in models]
     if twice or FREQUENCIES in plain:
         raise ValueError(f"{some(twice or [FREQUENCIES])}: two rows of one name. Rename one of them.")
-    n = len(next(iter(models.values())))
-    known = _truth(truth, clone_key, adata, n)
+    cells = next(iter(models.values())).index
+    n = len(cells)
+    known = _truth(_named(truth, cells), _named(clone_key, cells), adata, n)
     values = {name: _aligned(table, known, n, name) for name, table in {**models, **plain}.items()}
     share = np.bincount(known.code, minlength=len(known.fates)) / len(known.code)
     values[FREQUENCIES] = np.tile(share, (len(known.code), 1))
@@ -226,6 +227,13 @@ def _tables(given: Any, key: str, method: str) -> dict[str, pd.DataFrame]:
     if not tables:
         raise ValueError("no table of probabilities was given.")
     return tables
+
+
+def _named(values: Any, cells: pd.Index) -> Any:
+    """Return a series or table in the order of the cells, where it names all of them; else as it is."""
+    if not isinstance(values, (pd.Series, pd.DataFrame)) or not (values.index.is_unique and cells.is_unique):
+        return values
+    return values.reindex(cells) if cells.isin(values.index).all() else values
 
 
 def _truth(truth: Any, clones: Any, adata: AnnData | None, n: int) -> _Truth:

@@ -16,6 +16,8 @@ SHIFTS = (-0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2)
 """Candidates of the shift of the share of the way."""
 POWERS = (1.0, 1.5)
 """Candidates of the power of the overlap."""
+SINGLE = (0.0, 1.0)
+"""Candidates of the share of single cells' displacements, against those averaged over neighbours."""
 SHRUNK, TEMPERATURE = 0.7, 0.03
 """What is kept of the shift found, and how sharply candidates are weighed by log error."""
 BAND = 0.4
@@ -52,8 +54,9 @@ class Interpolant(Snapshots):
     2. snapshots that overlap (o from 0 to 1 by how their neighbours mix) are pooled instead, with weight
        :math:`h = o^p`: asynchronous cells at a time in between are the cells of both sides;
     3. from four training times on, the cloud's mean is pulled to a local quadratic of the snapshots' means;
-    4. where there are inner training times, a shift of w and the power p are found by leaving each of them out, averaged over
-       candidates by their error rather than chosen.
+    4. where there are inner training times, a shift of w, the power p and how far cells keep the displacement of their own match
+       instead of their neighbours' mean are found by leaving each of them out, averaged over candidates by their error rather
+       than chosen.
 
     Beyond the last snapshot (before the first) the prediction is a copy of it: linear trends are bad on real data, and nothing
     reliably beats the copy. ``trend=True`` moves the copy as a whole along the means' slope, by an amplitude that every later
@@ -72,8 +75,8 @@ class Interpolant(Snapshots):
     ----------
     times_
         Distinct training times, ascending.
-    shift_, power_
-        What was found by leaving times out (0 and 1 without inner times).
+    shift_, power_, single_
+        What was found by leaving times out (0, 1 and 0 without inner times).
     amplitude_
         Of the trend, forward.
 
@@ -124,7 +127,7 @@ class Interpolant(Snapshots):
         if len(self.times_) < 2:
             raise ValueError(f"all cells are of one time ({self.times_.tolist()}): a course needs at least two.")
         everything = tuple(range(len(self.times_)))
-        self.shift_, self.power_ = self._tuned(everything)
+        self.shift_, self.power_, self.single_ = self._tuned(everything)
         self.amplitude_ = self._amplitude(everything) if self.trend else 0.0
         return self
 
@@ -143,7 +146,7 @@ class Interpolant(Snapshots):
         out: dict[str, Any] = {"trend": self.trend, "n_neighbors": self.n_neighbors, "seed": self.seed}
         if hasattr(self, "z_"):
             out |= {"z": self.z_, "times": self._time_of, "growth": self.growth_}
-            out |= {"shift": self.shift_, "power": self.power_, "amplitude": self.amplitude_}
+            out |= {"shift": self.shift_, "power": self.power_, "single": self.single_, "amplitude": self.amplitude_}
         return out
 
     @classmethod
@@ -153,6 +156,7 @@ class Interpolant(Snapshots):
         if "z" in state:
             new._keep(np.asarray(state["z"]), np.asarray(state["times"]), state["growth"])
             new.shift_, new.power_ = float(state["shift"]), float(state["power"])
+            new.single_ = float(state.get("single", 0.0))
             new.amplitude_ = float(state["amplitude"])
         return new
 
@@ -213,7 +217,7 @@ class Interpolant(Snapshots):
         if len(at):
             return copied(self._members[int(at[0])], self.z_.shape[1])
         if levels[0] < t < levels[-1]:
-            return self._between(t, everything, self.shift_, self.power_)
+            return self._between(t, everything, self.shift_, self.power_, self.single_)
         return self._beyond(t, everything, self.amplitude_)
 
     def kind(self, time: float) -> str:
@@ -240,12 +244,12 @@ class Interpolant(Snapshots):
         rest = tuple(i for i in range(len(self.times_)) if i != k)
         t = float(self.times_[k])
         if 0 < k < len(self.times_) - 1:
-            return self._between(t, rest, *(self._tuned(rest) if tuned else (self.shift_, self.power_)))
+            return self._between(t, rest, *(self._tuned(rest) if tuned else (self.shift_, self.power_, self.single_)))
         if k == 0:
             return self._beyond(t, rest, 0.0)
         return self._beyond(t, rest, self._amplitude(rest) if self.trend else 0.0)
 
-    def _between(self, t: float, used: Sequence[int], shift: float, power: float) -> Cloud:
+    def _between(self, t: float, used: Sequence[int], shift: float, power: float, single: float) -> Cloud:
         levels = self.times_
         i, j = max(k for k in used if levels[k] < t), min(k for k in used if levels[k] > t)
         pair, a, b = self._pair(i, j), levels[i], levels[j]
@@ -253,7 +257,11 @@ class Interpolant(Snapshots):
         h = pair.overlap**power
         w = float(np.clip((t - a) / (b - a) + shift, 0.0, 1.0))
         w = (1 - h) * w + h * m * w / (m * w + n * (1 - w))  # pooled cells count as they were sampled
-        moved = np.vstack([w * pair.forward, -(1 - w) * pair.backward])
+        forward, backward = (
+            (1 - single) * mean + single * own
+            for mean, own in zip((pair.forward, pair.backward), pair.single, strict=True)
+        )
+        moved = np.vstack([w * forward, -(1 - w) * backward])
         if len(used) > 3:
             mean = (1 - w) * self.z_[pair.first].mean(0) + w * self.z_[pair.second].mean(0)
             moved += min(MOST, (len(used) - 3) / PER_TIME) * (1 - h) * (self._mean_path(t, used) - mean)
@@ -304,20 +312,20 @@ class Interpolant(Snapshots):
         x, mean = self.times_[last] - self.times_[last].mean(), self._means(last)
         return np.asarray((x @ (mean - mean.mean(0))) / (x @ x))
 
-    def _tuned(self, used: Sequence[int]) -> tuple[float, float]:
-        """Return shift and power, averaged over candidates by the error of inner times left out; those of no inner times."""
-        candidates = [(shift, power) for power in POWERS for shift in SHIFTS]
+    def _tuned(self, used: Sequence[int]) -> tuple[float, float, float]:
+        """Return shift, power and share of single displacements, averaged over candidates by the error of inner times left out."""
+        candidates = [(shift, power, single) for single in SINGLE for power in POWERS for shift in SHIFTS]
         errors = []
         for k in _spread(used[1:-1]):
             rest = tuple(i for i in used if i != k)
             true = self._subsample(self._members[k])
             errors.append([self._distance(self._between(self.times_[k], rest, *c), true) for c in candidates])
         if not errors:
-            return 0.0, POWERS[0]
+            return 0.0, POWERS[0], SINGLE[0]
         mean = np.log(np.maximum(errors, 1e-12)).mean(0)
         weight = np.exp(-(mean - mean.min()) / TEMPERATURE)
-        shift, power = (weight / weight.sum()) @ np.array(candidates)
-        return float(SHRUNK * shift), float(power)
+        shift, power, single = (weight / weight.sum()) @ np.array(candidates)
+        return float(SHRUNK * shift), float(power), float(single)
 
     def _amplitude(self, used: Sequence[int]) -> float:
         """Return what all later times, left out, would have wanted at least of the trend, and some of that."""

@@ -13,6 +13,10 @@ process of its own:
     of one exact plan between them through POT, up to ``--full`` cells a snapshot, in a process of its own: it holds the whole
     matrix of costs.
 
+``moscot``
+    of moscot's plan of the same two snapshots (``--moscot``, own environment, see peers/), first and second solve, up to ``--full``
+    cells a snapshot.
+
 Memory is the peak of the process, imports and data included. Example::
 
     python benchmarks/trajectory_scale.py --sizes 25000
@@ -21,16 +25,22 @@ Memory is the peak of the process, imports and data included. Example::
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
+import os
 import resource
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from _common import parser, save, start
+from _peers import HERE, default_envs, interpreter, require_peers
 
 from scjepa import TrajectoryJEPA
 from scjepa.dynamics import transport_plan
@@ -87,6 +97,28 @@ def full(n: int) -> dict[str, float]:
     return {"full_plan": time.perf_counter() - begin, "full_peak_gb": peak()}
 
 
+def moscot(n: int, envs: Path) -> dict[str, float]:
+    """Return seconds and memory of moscot's entropic plan, and seconds of ours, of the clouds of :func:`full`."""
+    rng = np.random.default_rng(0)
+    p, q = rng.normal(size=(n, 10)), rng.normal(size=(n, 10)) + 0.5
+    with tempfile.TemporaryDirectory(prefix="scjepa_moscot_") as held:
+        folder = Path(held)
+        np.savez(folder / "pair.npz", p=p, q=q)
+        (folder / "task.json").write_text(json.dumps({"epsilon": 0.05}))
+        env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        command = [str(interpreter(envs, "moscot")), str(HERE / "run_moscot.py"), str(folder)]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"moscot failed with exit code {done.returncode}:\n{done.stderr[-3000:]}")
+        measured = json.loads((folder / "measured.json").read_text())
+    begin = time.perf_counter()
+    transport_plan(p, q)
+    measured["same_plan"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    transport_plan(p, q, method="entropic")
+    return measured | {"same_entropic": time.perf_counter() - begin}
+
+
 def main() -> None:
     """Run the benchmark."""
     options = parser(__doc__)
@@ -94,7 +126,11 @@ def main() -> None:
     options.add_argument("--embed", action="store_true")
     options.add_argument("--max-epochs", type=int, default=5)
     options.add_argument("--full", type=int, default=5000)
+    options.add_argument("--moscot", action="store_true")
+    options.add_argument("--peer-envs", type=Path, default=default_envs(), metavar="DIR", help="see peers/make_env.py")
     args: argparse.Namespace = options.parse_args()
+    if args.moscot:
+        require_peers(args.peer_envs, ["moscot"])
     start(args)
     rows = []
     for n in args.sizes:
@@ -103,6 +139,8 @@ def main() -> None:
         if n // N_TIMES <= args.full:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 rows[-1] |= pool.apply(full, (n // N_TIMES,))
+            if args.moscot:
+                rows[-1] |= moscot(n // N_TIMES, args.peer_envs)
         print(pd.DataFrame(rows[-1:]).to_string(index=False, float_format="{:.2f}".format), flush=True)
     table = pd.DataFrame(rows)
     print("\n" + table.to_string(index=False, float_format="{:.2f}".format))

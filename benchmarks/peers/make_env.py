@@ -24,6 +24,8 @@ REQUIREMENTS = {
     "biolord": ["biolord==0.0.3", "scvi-tools==1.4.2", "scanpy"],
     "scvi": ["scvi-tools==1.4.2", "scanpy"],
     "gears": ["cell-gears==0.1.2", "torch_geometric==2.8.1", "torch", "scanpy"],
+    "moscot": ["moscot"],
+    "torchcfm": ["torchcfm==1.0.7", "torch"],
     "cellflow": ["cellflow-tools==0.0.9", "requests", "torch"],
 }
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")

@@ -260,7 +260,23 @@ def _trace(shots: list[FloatArray], *, alpha: float, min_share: float, n_neighbo
         if len(merged) == len(branches) > 1:
             p = max(here, 1e-12)
         branches = merged
-    return _Trace(label, chances, events, len(branches))
+    return _merged(label, chances, events, branches)
+
+
+def _merged(label: np.ndarray, chances: list[FloatArray], events: list[_Event], start: list[tuple[int, ...]]) -> _Trace:
+    """Join fates that no event separates and that are one at the start: pieces of a continuum, which look apart once."""
+    place = lambda f, branches: next((i for i, b in enumerate(branches) if f in b), -1)
+    keys = [(place(f, start), *(place(f, e.branches) for e in events)) for f in range(int(label.max()) + 1)]
+    names = list(dict.fromkeys(keys))
+    to = np.array([names.index(key) for key in keys])
+    order = np.argsort(-np.bincount(to[label], minlength=len(names)), kind="stable")  # the largest first
+    to = np.argsort(order)[to]
+    join = np.eye(len(names))[to]
+    told = [
+        event._replace(branches=tuple(tuple(sorted({int(to[f]) for f in b})) for b in event.branches))
+        for event in events
+    ]
+    return _Trace(to[label], [chance @ join for chance in chances], told, len(start))
 
 
 def _apart(

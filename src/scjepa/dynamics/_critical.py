@@ -108,7 +108,8 @@ def critical_transitions(
     Notes
     -----
     What is seen are strong tips away from the path of the mean. Tips along the path can't be told from asynchrony, and
-    are not seen. Where all genes switch at once within a step, a tip is reported too often (2 of 10, ``trajectory_events.py``).
+    are not seen. Of 1,000 simulated systems without one 6 % had p <= .05 and 3.5 % p <= .03 (6 % of those whose
+    fates part or whose genes all switch at once), at which 99 and 92 % of two kinds of tips were seen (``trajectory_events.py``).
 
     References
     ----------

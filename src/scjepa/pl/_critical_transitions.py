@@ -15,8 +15,8 @@ from scjepa._docs import docs
 from scjepa.pl._figure import COLORS, INK, MUTED, describe, finish, grid, legend, panels, rows, tidy
 
 NEEDED = ("time", "index", "null_low", "null_high", "peak", "p_value")
-SURE = 0.05
-"""p-value up to which a peak is drawn as one."""
+SURE = 0.03
+"""p-value up to which a peak is drawn as one: where fates part or all genes switch at once p is below .05 too often."""
 
 
 @docs
@@ -29,7 +29,7 @@ def critical_transitions(
 ) -> Figure:
     """Draw the index of fluctuations over time, above what it is where they have nothing to do with time.
 
-    The most prominent time is marked, hollow where its p-value is above .05; beside it are the genes that fluctuate together
+    The most prominent time is marked, hollow where its p-value is above .03; beside it are the genes that fluctuate together
     then. Each condition has a row.
 
     Parameters

@@ -46,8 +46,8 @@ class Case:
 
     @property
     def predicts(self) -> bool:
-        """Whether this class predicts cells."""
-        return self.asks is not None
+        """Whether this class predicts cells under labels."""
+        return self.asks is not None and self.label_key is not None
 
     def ask(self, model: Any, labels: str | list[str], *args: Any, **options: Any) -> np.ndarray:
         """Predict cells under some labels."""
@@ -55,6 +55,8 @@ class Case:
 
     def predict(self, model: Any) -> np.ndarray:
         """Predict one combination (or what was trained last, for a model without data) in all contexts."""
+        if self.label_key is None:  # cells on their way to another time
+            return self.ask(model, 12.0, model.adata, n_cells=7)
         if model.adata is None:
             label = model.trained_on_["perturbation"].iloc[-1]
         else:
@@ -102,7 +104,10 @@ CASES = {
         asks="predict_perturbation",
     ),
     "TrajectoryJEPA": Case(
-        scjepa.TrajectoryJEPA, {"time_key": "hours", "batch_key": "batch"}, {"n_latent": 6, "n_pcs": 10}
+        scjepa.TrajectoryJEPA,
+        {"time_key": "hours", "batch_key": "batch"},
+        {"n_latent": 6, "n_pcs": 10},
+        asks="predict_trajectory",
     ),
     "DrugJEPA": Case(
         scjepa.DrugJEPA,

@@ -81,7 +81,7 @@ def test_save_load_equality(trained: dict, name: str, tmp_path: Path) -> None:
     model.save(str(tmp_path / "m"))
     again = type(model).load(str(tmp_path / "m"), model.adata)
     np.testing.assert_array_equal(again.get_latent(), model.get_latent())
-    if CASES[name].predicts:
+    if CASES[name].asks:
         np.testing.assert_array_equal(CASES[name].predict(again), CASES[name].predict(model))
 
 
@@ -108,7 +108,7 @@ def test_export_round_trip(trained: dict, name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.get_latent(permuted), model.get_latent())
     with_data = type(model).load(str(tmp_path / "m"), permuted)
     np.testing.assert_array_equal(with_data.get_latent(), model.get_latent())
-    if CASES[name].predicts:
+    if CASES[name].asks:
         np.testing.assert_array_equal(CASES[name].predict(with_data), CASES[name].predict(model))
 
 
@@ -126,7 +126,7 @@ def test_query_data_are_embedded_as_the_reference_does_before_and_after_training
     np.testing.assert_array_equal(query.get_latent(indices=known), wanted)
     np.testing.assert_array_equal(query.get_latent(model.adata.copy()), model.get_latent())
     assert np.isfinite(query.get_latent()).all()
-    if CASES[name].predicts:
+    if CASES[name].asks:
         assert np.isfinite(CASES[name].predict(query)).all()
 
 
@@ -149,7 +149,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(name: str, tmp_path: P
     for result in (model, again):
         np.testing.assert_array_equal(result.get_latent(), whole.get_latent())
         assert len(result.history["train_loss"]) == 2
-        if CASES[name].predicts:
+        if CASES[name].asks:
             np.testing.assert_array_equal(CASES[name].predict(result), CASES[name].predict(whole))
 
 
@@ -335,7 +335,7 @@ def test_effects_and_reliability(trained: dict, name: str, tmp_path: Path) -> No
 def test_predictions_do_not_need_the_embedding(name: str, tmp_path: Path) -> None:
     """Where predictions do not read it, a model without it predicts the same, and can be given it later."""
     case = CASES[name]
-    if not case.predicts:
+    if not case.asks:
         pytest.skip("this class is its embedding")
     reads = case.train.get("joint") or case.init.get("predictor_input", "z") != "z"
     if reads:

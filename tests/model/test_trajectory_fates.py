@@ -202,3 +202,19 @@ def test_cells_that_reach_no_fate_are_missing():
     with pytest.warns(UserWarning, match="from 60 of 120 cells no fate can be reached"):
         found = model.fate_probabilities("late")
     assert found["end"].isna().to_numpy().tolist() == (adata.obs["condition"] == "control").tolist()
+
+
+def test_early_query_cells_end_where_training_cells_do():
+    adata = simulate_trajectory(100, times=[0, 1, 2, 3], n_cells=60, seed=1)
+    query = (np.arange(adata.n_obs) % 4 == 0) & (adata.obs["time"] == 2).to_numpy()
+    model = fitted(adata[~query].copy())
+    early = adata[query].copy()
+    found = model.fate_probabilities("fate", adata=early)
+    assert found.index.equals(early.obs_names) and np.allclose(found.sum(1), 1)
+    name = found.columns[0]
+    assert auroc((early.obs["fate"].astype(str) == name).to_numpy(), found[name].to_numpy()) > 0.85
+    # as if they had been there all along
+    whole = model.fate_probabilities("fate", adata=adata)
+    np.testing.assert_allclose(found, whole.loc[found.index], atol=0.15)
+    with pytest.raises(ValueError, match="are of one time"):
+        model.fate_probabilities("fate", adata=early, with_training=False)

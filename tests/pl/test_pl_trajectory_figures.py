@@ -162,6 +162,7 @@ def test_files_and_given_axes(cells, tmp_path):
         (lambda a: pl.fates(chances(), kind="pie"), ValueError, "pie"),
         (lambda a: pl.fates(chances().iloc[4:]), ValueError, "no row without missing"),
         (lambda a: pl.fates(chances(), groups=pd.Series([1], index=["z"])), ValueError, "groups names none"),
+        (lambda a: pl.fates(chances(), groups=pd.Series([1], index=["e"])), ValueError, "groups names none"),
         (lambda a: pl.fates(chances()[["F0"]], kind="simplex"), ValueError, "one fate"),
     ],
 )  # fmt: skip

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
@@ -17,25 +15,20 @@ from scvi.data.fields import CategoricalObsField, LayerField
 
 from scjepa._checks import check_gate, require_column, require_labels, require_numbers, require_positive_int
 from scjepa._docs import docs
-from scjepa._keys import Keys
 from scjepa._scale import check_target_sum
-from scjepa._types import FloatArray, InputScale
-from scjepa.data import ExpressionMatrix, Split, aligned, cell_positions, fit_components, shift_cells
+from scjepa._types import InputScale
+from scjepa.data import ExpressionMatrix, Split, aligned, fit_components
 from scjepa.dynamics import Times, read_times
 from scjepa.model._trajectory_events import TrajectoryEvents
 from scjepa.model._trajectory_fates import FATE_PCS, TrajectoryFates
-from scjepa.model.core import TrainingRun, at_depth, check_cells, check_sizes, goes_on
+from scjepa.model._trajectory_predictions import TrajectoryPredictions
+from scjepa.model.core import TrainingRun, check_cells, check_sizes, goes_on, last_split
 from scjepa.model.trajectories import (
     Courses,
-    Predicted,
     Residual,
     Snapshots,
-    described,
-    moved,
     note_confounding,
-    record,
     split_course,
-    start_times,
 )
 from scjepa.module import ExpressionSpace, JEPAModule, view_parts
 from scjepa.train import digest, seeded
@@ -44,12 +37,10 @@ logger = logging.getLogger(__name__)
 
 AXES = 5
 """Coordinates whose mean spread is the unit of the others."""
-LEAST = 2000
-"""Cells that are predicted of one time by default, at least."""
 
 
 @docs
-class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
+class TrajectoryJEPA(TrajectoryPredictions, TrajectoryFates, TrajectoryEvents):
     """Cells at times that were not measured, from unpaired snapshots at other times.
 
     Between snapshots cells are predicted in closed form (:class:`scjepa.baselines.times.Interpolant`): optimal transport whose
@@ -91,8 +82,6 @@ class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
     >>> cells.shape, cells.obs["day"].unique().tolist()
     ((50, 60), ['1 days'])
     """
-
-    max_expression_: FloatArray | None = None
 
     def __init__(
         self,
@@ -306,6 +295,70 @@ class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
                 run.note("encoder")
                 run.nothing_trained()
 
+    @docs
+    def train_embedding(
+        self,
+        max_epochs: int | None = None,
+        *,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        batch_size: int = 512,
+        early_stopping: bool = True,
+        seed: int = 0,
+        plan_kwargs: dict[str, Any] | None = None,
+        checkpoint_dir: str | os.PathLike | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the embedding of a model that was trained without it; predictions stay as they are.
+
+        Parameters
+        ----------
+        max_epochs, accelerator, devices, batch_size, early_stopping, seed, checkpoint_dir
+            As in :meth:`train`.
+        %(plan_kwargs)s
+        %(trainer_kwargs)s
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            Before training, and when the model holds other cells than those it was trained on.
+
+        Examples
+        --------
+        >>> import scjepa
+        >>> adata = scjepa.datasets.simulate_trajectory(60, times=[0, 1], n_cells=30)
+        >>> scjepa.TrajectoryJEPA.setup_anndata(adata, "time")
+        >>> model = scjepa.TrajectoryJEPA(adata, n_latent=8)
+        >>> model.train(embed=False, enable_progress_bar=False)
+        >>> model.train_embedding(max_epochs=1, enable_progress_bar=False)
+        >>> model.get_latent().shape
+        (60, 8)
+        """
+        self._require_trained("train_embedding")
+        check_sizes(batch_size, max_epochs)
+        split = last_split(self)
+        matrix = self._read(self._own_or_given(None))
+        options = {"max_epochs": max_epochs, "batch_size": batch_size, "plan_kwargs": plan_kwargs}
+        run = TrainingRun(
+            self,
+            split,
+            seed=seed,
+            goes_on=self.embedded_,
+            checkpoint_dir=checkpoint_dir,
+            arguments=options,
+            data=(matrix.values,),
+            early_stopping=early_stopping,
+            accelerator=accelerator,
+            devices=devices,
+            **trainer_kwargs,
+        )
+        with run:
+            stage = self._encoder_stage(matrix, seed)
+            if run.fresh:
+                self._start_encoder(stage, split.train)
+            self._train_encoder(run, stage, **options)
+            run.extends = True
+
     def _fit_courses(self, adata: AnnData, matrix: ExpressionMatrix, times: Times, split: Split, seed: int) -> None:
         """Fix the coordinates, match the snapshots, and judge and train the network, on training cells only."""
         rows = matrix.values[train := split.train]
@@ -325,127 +378,3 @@ class TrajectoryJEPA(TrajectoryFates, TrajectoryEvents):
         self.residual_ = Residual(seed=seed)
         if self._residual and (self._gate != "auto" or self.residual_.judges(self.anchor_)):
             self.residual_.fit(cells, self.anchor_, self._gate)
-
-    # ---------------------------------------------------------------- prediction
-    def predict_trajectory(
-        self,
-        time_points: Any,
-        adata: AnnData | None = None,
-        *,
-        indices: Sequence[int] | np.ndarray | None = None,
-        condition: str | None = None,
-        n_cells: int | None = None,
-        n_paths: int | None = None,
-        seed: int = 0,
-    ) -> AnnData:
-        """Predict cells at some times.
-
-        Parameters
-        ----------
-        time_points
-            One or several, in any order: numbers in the unit of training, or text (``"36 h"``).
-        adata, indices
-            Start cells, each of which is moved from its own time to each time asked for (forward or back). By default the
-            population at that time is predicted from the training snapshots around it.
-        condition
-            Which course, for models with a ``condition_key``; for start cells by default their own. Another one is a
-            counterfactual: the same start, under another condition.
-        n_cells
-            Cells a time, by default as many as the snapshots around it have, at least 2,000; of start cells all.
-        n_paths
-            Paths of each start cell: between snapshots each takes the displacement of a random one of its neighbours, the same in
-            all times asked for. By default one, along the mean of the neighbours' displacements.
-        seed
-            Of the sample and the paths.
-
-        Returns
-        -------
-        Cells x the model's genes, log-normalized, times in the order in which they were asked for; ``obs``: the column of times
-        as it was written (a number, or text with its unit), ``source`` (the cell that each was), ``path`` (with ``n_paths``), the
-        condition, ``jepa_prediction``; ``obsm["X_jepa"]`` if the embedding was trained; ``uns["jepa"]["prediction"]`` says what each time
-        is (between measured ones, a copy, ...), whether to ``abstain``, and a ``note``, which is also the one warning.
-
-        Raises
-        ------
-        ValueError
-            For times that can't be read, an unknown condition, start cells without a time, and paths without start cells.
-        """
-        self._require_trained("predict_trajectory")
-        asked = (times := self._known_times).read(time_points)
-        for value, name in ((n_cells, "n_cells"), (n_paths, "n_paths")):
-            if value is not None:
-                require_positive_int(value, name)
-        if n_paths is not None and adata is None and indices is None:
-            raise ValueError(
-                f"n_paths={n_paths} without start cells: a population has no paths. Give cells: predict_trajectory(times, adata) or "
-                "indices=."
-            )
-        rng = np.random.default_rng(seed)
-        if adata is None and indices is None:
-            parts = [self._population(self.anchor_.condition(condition), t, n_cells, rng.random()) for t in asked]
-        else:
-            parts = self._moved(self._own_or_given(adata), indices, asked, condition, n_cells, n_paths, rng)
-        key, x = self._setup["time_key"], np.concatenate([part.x for part in parts])
-        obs = described(parts, asked, times, key, self._setup["condition_key"])
-        out = AnnData(x, obs=obs, var=pd.DataFrame(index=pd.Index(self.var_names_)))
-        if self.embedded_:
-            with torch.inference_mode():
-                at = at_depth(aligned(x).to(self.device), self.reference_unit_)
-                out.obsm[Keys.obsm.latent] = self.module.embed(at).cpu().numpy()
-        out.uns[Keys.uns.root] = {Keys.uns.prediction: record(parts, asked, times, type(self).__name__, key)}
-        return out
-
-    def _population(self, condition: str, time: float, n_cells: int | None, start: float) -> Predicted:
-        """Return the population at a time."""
-        n = max(LEAST, self.anchor_.size(condition, time)) if n_cells is None else n_cells
-        drawn = self.anchor_.draw(condition, time, n, start=start, correct=self.residual_.corrected)
-        adata = self._own_or_given(None)
-        if digest(adata.obs_names.to_numpy()) != self.cell_names_:
-            raise ValueError(
-                "a population is predicted from the cells that the model was trained on, and it holds others. Load it with "
-                f"them: {type(self).__name__}.load(folder, adata); or give start cells: predict_trajectory(times, adata)."
-            )
-        x = self._lifted(self._read(adata, drawn.cells).rows(slice(None)), drawn.shift)
-        names = adata.obs_names.to_numpy()[drawn.cells]
-        return Predicted(x, names, np.full(n, condition, dtype=object), self.anchor_.kind(condition, time))
-
-    def _moved(
-        self,
-        adata: AnnData,
-        indices: Any,
-        asked: FloatArray,
-        condition: str | None,
-        n_cells: int | None,
-        n_paths: int | None,
-        rng: np.random.Generator,
-    ) -> list[Predicted]:
-        """Return start cells at each time."""
-        cells = cell_positions(adata, indices)
-        if n_cells is not None:
-            cells = cells[np.sort(rng.choice(len(cells), n_cells, replace=n_cells > len(cells)))]
-        path = neighbor = None
-        if n_paths is not None:
-            path, cells = np.tile(np.arange(n_paths), len(cells)), np.repeat(cells, n_paths)
-            most = max(len(self.anchor_.levels(label)) for label in self.anchor_.of)
-            neighbor = rng.integers(0, 2**31, (most - 1, len(cells)))
-        key = self._setup["time_key"]
-        require_column(adata.obs, key, "time_key")
-        start = start_times(self._known_times, adata.obs[key].iloc[cells])
-        labels = self._conditions(adata)[cells]
-        if condition is not None:
-            labels = np.full(len(cells), self.anchor_.condition(condition), dtype=object)
-        matrix = self._read(adata, cells)
-        rows, z = matrix.rows(slice(None)), self._coordinates(matrix.values)
-        names, out = adata.obs_names.to_numpy()[cells], []
-        for t in asked:
-            shift, kind = moved(self.anchor_, z, start, labels, t, residual=self.residual_, neighbor=neighbor)
-            out.append(Predicted(self._lifted(rows, shift), names, labels, kind, path))
-        return out
-
-    def _lifted(self, rows: FloatArray, shift: FloatArray) -> FloatArray:
-        """Return cells ``(n, genes)`` moved by a shift of their coordinates; what was not measured to be possible is not."""
-        space = self.module.space
-        by = shift.astype(np.float32) @ space.loadings.cpu().numpy() * float(space.scale)
-        if not by.any():
-            return np.asarray(rows, dtype=np.float32)
-        return shift_cells(np.asarray(rows, dtype=np.float32), by, self.max_expression_)

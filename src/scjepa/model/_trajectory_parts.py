@@ -30,6 +30,11 @@ class Cells(NamedTuple):
     times: FloatArray
     conditions: np.ndarray
 
+    def rows(self, kept: np.ndarray) -> Cells:
+        """Return some of the cells."""
+        i = np.flatnonzero(kept)
+        return Cells(self.adata, self.at[i], self.names[i], self.z[i], self.times[i], self.conditions[i])
+
     def last(self) -> np.ndarray:
         """Return which cells are of the last time of their condition."""
         latest = pd.Series(self.times).groupby(self.conditions).transform("max").to_numpy()
@@ -70,7 +75,10 @@ class TrajectoryParts(JEPAModel):
         z = np.asarray(rows @ loadings.T) - space.mean.cpu().numpy() @ loadings.T
         return np.asarray(z / float(space.scale))
 
-    def _cells(self, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None, what: str) -> Cells:
+    def _cells(
+        self, adata: AnnData | None, indices: Sequence[int] | np.ndarray | None, what: str, *, times: int = 2
+    ) -> Cells:
+        """Return the cells that a question is about; raise when a condition has them at fewer times than are needed."""
         self._require_trained(what)
         trained = adata is None and indices is None
         adata = self._own_or_given(adata)
@@ -80,11 +88,15 @@ class TrajectoryParts(JEPAModel):
             at = np.setdiff1d(at, np.asarray(held, dtype=np.int64))  # they have no say unless they are asked for
         key = self._setup["time_key"]
         require_column(adata.obs, key, "time_key")
-        times = start_times(self._known_times, adata.obs[key].iloc[at])
-        conditions = self._conditions(adata)[at].astype(str)
-        for label in np.unique(conditions):
-            if len(np.unique(times[conditions == label])) < 2:
+        when = start_times(self._known_times, adata.obs[key].iloc[at])
+        z = self._coordinates(self._read(adata, at).values)
+        cells = Cells(adata, at, adata.obs_names[at], z, when, self._conditions(adata)[at].astype(str))
+        if times > 1:
+            self._require_two_times(cells, what)
+        return cells
+
+    def _require_two_times(self, cells: Cells, what: str) -> None:
+        for label in np.unique(cells.conditions):
+            if len(np.unique(cells.times[cells.conditions == label])) < 2:
                 where = "" if self._setup["condition_key"] is None else f" of condition {label!r}"
                 raise ValueError(f"{what}: all cells{where} are of one time; moves need two. Give cells of more times.")
-        z = self._coordinates(self._read(adata, at).values)
-        return Cells(adata, at, adata.obs_names[at], z, times, conditions)

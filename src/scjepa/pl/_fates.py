@@ -70,14 +70,14 @@ def fates(
         raise ValueError(
             f"probabilities has no row without missing values among {len(probabilities)}: nothing to draw."
         )
-    if group.isna().all():
-        raise ValueError(
-            f"groups names none of the {len(probabilities)} cells ({some(list(groups.index if groups is not None else []), 3)}). Index it by "
-            "the cells of probabilities, as adata.obs is."
-        )
     group = group.reindex(known.index)
     kept = group.notna()
     left_out = len(probabilities) - int(kept.sum())
+    if not kept.any():
+        raise ValueError(
+            f"groups names none of the {len(known)} cells with fates ({some(list(groups.index if groups is not None else []), 3)}). Index "
+            "it by the cells of probabilities, as adata.obs is."
+        )
     known, group = known[kept.to_numpy()], group[kept]
     if kind == "bars":
         ax = _bars(known, group, ax)

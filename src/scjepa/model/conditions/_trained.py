@@ -13,8 +13,8 @@ from scjepa.data import ExpressionMatrix, split_cells
 from scjepa.data._splits import Holdout
 from scjepa.model._expression import ExpressionJEPA, pretrained
 from scjepa.model.conditions._held import HeldParts
-from scjepa.model.conditions._training import Steps, check_own_encoder, check_request, last_split
-from scjepa.model.core import TrainingRun, check_sizes, goes_on
+from scjepa.model.conditions._training import Steps, check_own_encoder, check_request
+from scjepa.model.core import TrainingRun, check_sizes, goes_on, last_split
 from scjepa.model.core._pretrained import fit_depth, note_leaks, take_encoder
 from scjepa.train import digest
 

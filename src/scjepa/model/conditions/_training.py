@@ -13,7 +13,6 @@ from scjepa.data import (
     CellGroups,
     ConditionTable,
     ExpressionMatrix,
-    Split,
     aligned,
     condition_means,
     fit_components,
@@ -28,7 +27,7 @@ from scjepa.model.conditions._known import Known
 from scjepa.model.conditions._network import Coordinates, anchor_shifts, joint_stage, predictor_stage, split_groups
 from scjepa.model.core import EncoderStage, TrainingRun
 from scjepa.module import JOINT, SETS
-from scjepa.train import digest, seeded
+from scjepa.train import seeded
 
 logger = logging.getLogger(__name__)
 
@@ -74,28 +73,6 @@ def check_own_encoder(model: Any) -> None:
             "the encoder of these query data is the reference's and stays as it is: it has an embedding already. "
             "load_query_data(..., freeze=False) gives one that trains on."
         )
-
-
-def last_split(model: Any) -> Split:
-    """Return the cells of the last training; raise when the model does not hold them."""
-    if model.train_indices is None:
-        raise RuntimeError(
-            "train_embedding trains on the training cells of the last training, and there was none on these query "
-            "data. Run model.train() first."
-        )
-    parts = (model.train_indices, model.validation_indices, model.test_indices)
-    split = Split(*(np.zeros(0, int) if cells is None else np.asarray(cells) for cells in parts))
-    n = sum(map(len, split))
-    same = model.adata is not None and model.adata.n_obs == n
-    if same and model.cell_names_ is not None:
-        same = digest(model.adata.obs_names.to_numpy()) == model.cell_names_
-    if not same:
-        held = "no AnnData" if model.adata is None else f"{model.adata.n_obs} cells that are not these"
-        raise ValueError(
-            f"train_embedding trains on the training cells of the last training, an AnnData of {n} cells; the model "
-            f"holds {held}. Load it with that AnnData: {type(model).__name__}.load(folder, adata)."
-        )
-    return split
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from scjepa.model.core._model import JEPAModel
 from scjepa.model.core._parts import Part, Through
 from scjepa.model.core._query import names_in_order
 from scjepa.model.core._reading import Reader, check_cells
-from scjepa.model.core._run import TrainingRun, check_sizes, goes_on
+from scjepa.model.core._run import TrainingRun, check_sizes, goes_on, last_split
 
 __all__ = [
     "BLOCK",
@@ -23,5 +23,6 @@ __all__ = [
     "embedding_diagnostics",
     "encode",
     "goes_on",
+    "last_split",
     "names_in_order",
 ]

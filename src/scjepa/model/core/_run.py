@@ -157,3 +157,25 @@ def check_sizes(batch_size: int, max_epochs: int | None) -> None:
     require_positive_int(batch_size, "batch_size", minimum=2)
     if max_epochs is not None:
         require_positive_int(max_epochs, "max_epochs")
+
+
+def last_split(model: Any) -> Split:
+    """Return the cells of the last training; raise when the model does not hold them."""
+    if model.train_indices is None:
+        raise RuntimeError(
+            "train_embedding trains on the training cells of the last training, and there was none on these query "
+            "data. Run model.train() first."
+        )
+    parts = (model.train_indices, model.validation_indices, model.test_indices)
+    split = Split(*(np.zeros(0, int) if cells is None else np.asarray(cells) for cells in parts))
+    n = sum(map(len, split))
+    same = model.adata is not None and model.adata.n_obs == n
+    if same and model.cell_names_ is not None:
+        same = digest(model.adata.obs_names.to_numpy()) == model.cell_names_
+    if not same:
+        held = "no AnnData" if model.adata is None else f"{model.adata.n_obs} cells that are not these"
+        raise ValueError(
+            f"train_embedding trains on the training cells of the last training, an AnnData of {n} cells; the model "
+            f"holds {held}. Load it with that AnnData: {type(model).__name__}.load(folder, adata)."
+        )
+    return split

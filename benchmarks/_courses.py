@@ -12,8 +12,10 @@ import scanpy as sc
 import scipy.sparse as sp
 from _common import read
 
+from scjepa._scale import lognormalise
 from scjepa.baselines.times import PLAIN, Cloud, Interpolant, systematic
 from scjepa.data import fit_components
+from scjepa.datasets import simulate_trajectory
 from scjepa.dynamics import read_times, wasserstein
 from scjepa.model.trajectories import ONLY, Courses, Residual, Snapshots
 
@@ -45,7 +47,7 @@ class Question(NamedTuple):
 
 
 def courses(folder: Path) -> list[Course]:
-    """Read the three measured courses, and simulate one that branches."""
+    """Read the three measured courses, and simulate two that branch, in coordinates and in counts."""
     larry, worm, cells = (read(folder, name) for name in (LARRY, WORM, DENDRITIC))
     sc.pp.log1p(larry)
     sc.pp.normalize_total(worm, target_sum=1e4)
@@ -58,6 +60,7 @@ def courses(folder: Path) -> list[Course]:
         Course("C. elegans", dense(worm.X), read_times(worm.obs["embryo.time.bin"]).values),
         Course("dendritic cells", dense(cells.X), stage),
         branching(),
+        counted(),
     ]
 
 
@@ -76,6 +79,12 @@ def branching(n: int = 150, genes: int = 60, seed: int = 0) -> Course:
     bend = np.sin(age / 6 * np.pi)[:, None] * rng.normal(size=genes)
     way = 0.5 * age[:, None] * along + fate[:, None] * 0.7 * np.maximum(age - 2.5, 0)[:, None] * apart
     return Course("simulated branch", start + way + bend + rng.normal(0, 0.8, (len(times), genes)), times)
+
+
+def counted() -> Course:
+    """Simulate 7 snapshots of counts of cells that part into two fates within a step."""
+    adata = simulate_trajectory(seed=0, sparse=False)
+    return Course("simulated counts", lognormalise(adata.X, target_sum=1e4), adata.obs["time"].to_numpy())
 
 
 def questions(course: Course, seeds: int) -> Iterator[Question]:

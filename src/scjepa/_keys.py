@@ -47,6 +47,8 @@ class _Uns(NamedTuple):
     """curves written by :func:`scjepa.tl.evaluate_intervals`."""
     trajectory_scores: str = "trajectory_scores"
     """table written by :func:`scjepa.tl.evaluate_trajectory`."""
+    modality_scores: str = "modality_scores"
+    """table written by :func:`scjepa.tl.evaluate_modality`."""
     fate_scores: str = "fate_scores"
     """table written by :func:`scjepa.tl.evaluate_fates`."""
     split: str = "split"

@@ -37,7 +37,8 @@ def cells():
 def test_every_peer_has_environment_runner_and_title(load):
     peers, board = load("_peers"), load("leaderboard")
     for peer in load("make_env").REQUIREMENTS:
-        assert (FOLDER / "peers" / f"run_{peer}.py").is_file() and peer in peers.TITLES
+        assert (FOLDER / "peers" / f"run_{peer}.py").is_file()
+    assert set(peers.PEERS) < set(peers.TITLES)  # scjepa has a title too
     for dataset in board.DATASETS.values():
         assert set(dataset.epochs) | set(dataset.impossible) == set(peers.PEERS)
         assert not set(dataset.epochs) & set(dataset.impossible)

@@ -8,6 +8,7 @@ from scjepa.tl._fates import evaluate_fates, format_fates
 from scjepa.tl._format import format_scores
 from scjepa.tl._intervals import evaluate_intervals
 from scjepa.tl._linear_probe import linear_probe
+from scjepa.tl._modality import evaluate_modality
 from scjepa.tl._pathways import pathway_consistency
 from scjepa.tl._split import split
 from scjepa.tl._summary import summarize_scores
@@ -20,6 +21,7 @@ __all__ = [
     "evaluate",
     "evaluate_fates",
     "evaluate_intervals",
+    "evaluate_modality",
     "evaluate_trajectory",
     "format_fates",
     "format_scores",

@@ -63,8 +63,10 @@ REGISTRY: dict[str, Metric] = {
 """Every score of :func:`scjepa.tl.evaluate`, in the order of tables."""
 
 METRICS = tuple(REGISTRY)
-GOALS = {name: metric.goal for name, metric in REGISTRY.items()} | {"w1": "↓", "w2": "↓"}
-"""What good values are, also of the scores of :func:`scjepa.tl.evaluate_trajectory`."""
+GOALS = {name: metric.goal for name, metric in REGISTRY.items()} | {
+    "w1": "↓", "w2": "↓", "rmse": "↓", "rmse_feature": "↓", "pearson_feature": "↑", "pearson_cell": "↑", "coverage": "",
+}  # fmt: skip
+"""What good values are, also of the scores of :func:`scjepa.tl.evaluate_trajectory` and :func:`scjepa.tl.evaluate_modality`."""
 
 PROFILES: dict[str, tuple[str, ...]] = {
     "minimal": METRICS[: METRICS.index("mse")],
@@ -75,10 +77,11 @@ PROFILES: dict[str, tuple[str, ...]] = {
 
 CLAIMS = (
     "l2", "mae", "w1", "pearson_delta", "pearson_delta_systema", "e_distance", "discrimination_score_l1", "de_overlap_at_N",
+    "rmse_feature", "pearson_feature",
 )  # fmt: skip
 """Scores about which a verdict is given: one for each thing that a prediction can be good at."""
 
-ERRORS = ("l2", "mse", "mae", "mse_delta", "mae_delta")
+ERRORS = ("l2", "mse", "mae", "mse_delta", "mae_delta", "rmse_feature")
 """Scores that every prediction has, so that they say which is stronger where another score is undefined."""
 
 CEILING = "replicate ceiling"

@@ -1,7 +1,7 @@
 """Cells at an inner time that was left out, from the snapshots around it.
 
-Claim: the interpolant (anchor of TrajectoryJEPA) is never more than 1 % above the best plain row in any setting, and at least
-6 % below it on average: on LARRY (day 4), C. elegans (6 inner bins), dendritic cells and two simulated courses that branch, whole, thinned to 30,
+Claim: the interpolant (anchor of TrajectoryJEPA) is never above the best plain row on the measured courses and the branch in coordinates, and at least
+6 % below it there on average: on LARRY (day 4), C. elegans (6 inner bins), dendritic cells and two simulated courses that branch, whole, thinned to 30,
 60 and 150 cells a time, with three times only, unequally spaced, and with a batch shift per time.
 
 W1 in 5 principal components of one scale, fitted on training times only; lower is better. "ratio" is the interpolant over the plain

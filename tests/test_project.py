@@ -18,7 +18,9 @@ import scjepa
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-ROOMS = ["baselines", "baselines.times", "datasets", "dynamics", "losses", "metrics", "nn", "pharma", "pl", "tl"]
+ROOMS = [
+    "baselines", "baselines.modalities", "baselines.times", "datasets", "dynamics", "losses", "metrics", "nn", "omics", "pharma", "pl", "tl",
+]  # fmt: skip
 """rooms whose public names users import; the models are re-exported by scjepa itself"""
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from scjepa.metrics import l2
 from scjepa.tl import format_scores, summarize_scores
+from scjepa.tl._modality import METRICS as MODALITY
 from scjepa.tl.evaluation._profiles import GOALS, METRICS
 from scjepa.tl.evaluation._scores import COLUMNS, check_scores
 
@@ -75,7 +76,7 @@ def test_undefined_values():
 
 
 def test_every_metric_has_a_goal():
-    assert tuple(GOALS) == (*METRICS, "w1", "w2")  # the last two are scores of cells at a time
+    assert tuple(GOALS) == (*METRICS, "w1", "w2", *MODALITY)  # of cells at a time, and of modalities
 
 
 def test_printed_table():

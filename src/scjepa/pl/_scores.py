@@ -54,12 +54,13 @@ TITLES = {
     "de_spearman_count": "Spearman of DE counts ↑",
     "centroid_ami": "centroid AMI ↑",
     "pearson_edistance": "Pearson of E-distances ↑",
+    "w1": "Wasserstein-1 ↓",
+    "w2": "Wasserstein-2 ↓",
     "rmse": "RMSE ↓",
     "rmse_feature": "RMSE, mean of features ↓",
     "pearson_feature": "Pearson of features ↑",
     "pearson_cell": "Pearson of cells ↑",
-    "w1": "Wasserstein-1 ↓",
-    "w2": "Wasserstein-2 ↓",
+    "coverage": "coverage of intervals",
 }
 """Panel titles, with the arrow of :func:`scjepa.tl.format_scores`."""
 

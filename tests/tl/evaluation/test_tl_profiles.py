@@ -12,6 +12,7 @@ from scipy.stats import ttest_ind
 from scjepa import metrics as m
 from scjepa.baselines import Additive
 from scjepa.tl import embedding_metrics, evaluate, format_scores, summarize_scores
+from scjepa.tl._modality import METRICS as MODALITY
 from scjepa.tl.evaluation._profiles import ALL_CONDITIONS, GOALS, METRICS, PROFILES, REGISTRY
 
 KEY = {"perturbation_key": "p"}
@@ -61,7 +62,7 @@ def values(scores: pd.DataFrame, metric: str, method: str = "model") -> np.ndarr
 
 
 def test_the_table_has_every_metric_for_every_method(full):
-    assert set(full["metric"]) == set(METRICS) == set(GOALS) - {"w1", "w2"}
+    assert set(full["metric"]) == set(METRICS) == set(GOALS) - {"w1", "w2", *MODALITY}
     assert set(full["kind"]) == {"model", "baseline", "ceiling"}
     assert not full.duplicated(["method", "perturbation", "context", "metric"]).any()
     mine = full[full["method"] == "model"].set_index("metric")["value"]

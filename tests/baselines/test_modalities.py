@@ -44,9 +44,8 @@ def test_better_than_the_mean_and_the_same_sparse_and_rebuilt(make):
     assert rmse(predicted, y[200:]) <= (mean if make is MeanModality else 0.95 * mean) + 1e-12
     sparse = make().fit(sp.csr_matrix(x[:200]), y[:200]).predict(sp.csr_matrix(x[200:]))
     np.testing.assert_allclose(sparse, predicted, atol=1e-4)
-    again = make.from_state(fitted.state()) if make is not Stack else None
-    if again is not None:
-        np.testing.assert_array_equal(again.predict(x[200:]), predicted)
+    again = make.from_state(fitted.state())
+    np.testing.assert_array_equal(again.predict(x[200:]), predicted)
 
 
 @pytest.mark.parametrize("make", ALL)

@@ -81,13 +81,15 @@ class Modality(ABC):
 
     def state(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return dict(vars(self))
+        return {name: value.state() if isinstance(value, Axes) else value for name, value in vars(self).items()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Rebuild from :meth:`state`."""
         new = cls.__new__(cls)
         vars(new).update(state)
+        if "axes_" in state:
+            vars(new)["axes_"] = Axes.from_state(state["axes_"])
         return new
 
     @abstractmethod
@@ -137,6 +139,17 @@ class Axes:
         kept = self.std > 1e-9 * max(float(self.std.max()), 1e-300)
         if kept.any():
             self.loadings, self.std = self.loadings[kept], self.std[kept]
+
+    def state(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Rebuild from :meth:`state`."""
+        new = cls.__new__(cls)
+        vars(new).update(state)
+        return new
 
     def project(self, x: Matrix) -> FloatArray:
         """Return coordinates ``(m, k)``, not whitened."""

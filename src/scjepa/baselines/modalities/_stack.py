@@ -159,6 +159,15 @@ class Stack(Modality):
         kept = {k: v for k, v in vars(self).items() if k not in ("members", "fitted_")}
         return kept | {"fitted": {name: (type(m).__name__, m.state()) for name, m in self.fitted_.items()}}
 
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Rebuild from :meth:`state`; it predicts, and is not fitted again with members of its own."""
+        kinds = {kind.__name__: kind for kind in (RidgeModality, KernelModality, KernelAnchor)}
+        new = super().from_state({k: v for k, v in state.items() if k != "fitted"})
+        new.members = default_members(new.seed)
+        new.fitted_ = {name: kinds[kind].from_state(held) for name, (kind, held) in state["fitted"].items()}
+        return new
+
 
 def _weights(members: FloatArray, truth: FloatArray, prior: Sequence[float]) -> FloatArray:
     """Return weights of at least 0 of least squares, drawn to a prior."""
